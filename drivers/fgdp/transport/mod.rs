@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What carries a device's calls and doorbells: the hypervisor, or this guest itself.
+
+use crate::sys::shm::{GroupMem, SlotMem};
+use kernel::prelude::*;
+
+/// Why a call on the control queue failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallError {
+    /// The host answered with this `FGDP_S_*` status.
+    Status(u32),
+    /// No answer in time, or the device is gone.
+    Dead,
+    /// The answer broke the protocol.
+    Malformed,
+}
+
+/// What the device configuration says, read once at attach.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    /// Own slot number.
+    pub(crate) slot: u32,
+    /// Offset of the own slot in the group.
+    pub(crate) slot_offset: u64,
+    /// Generation of the own slot.
+    pub(crate) generation: u32,
+    /// Own guest id.
+    pub(crate) guest_id: [u8; 16],
+    /// Lanes this guest drains.
+    pub(crate) lanes: u32,
+}
+
+/// One attachment to a group.
+pub(crate) trait Transport: Send + Sync {
+    /// For people.
+    fn name(&self) -> &'static CStr;
+    /// Who this guest is in the group.
+    fn identity(&self) -> Identity;
+    /// The own slot, which this guest alone writes.
+    fn slot(&self) -> &SlotMem;
+    /// The whole group, read-only.
+    fn group(&self) -> &GroupMem;
+    /// Sends call `nr` and waits for the answer; returns the length of its payload in `reply`.
+    ///
+    /// May sleep; process context only.
+    fn call(&self, nr: u16, payload: &[u8], reply: &mut [u8]) -> Result<usize, CallError>;
+    /// Rings lane `lane` of the member in slot `peer`. Any context but hard interrupt.
+    fn ring(&self, peer: u32, lane: u32);
+}
+
+/// What a transport tells the device above it.
+pub(crate) trait Upcalls: Send + Sync {
+    /// A doorbell for `lane` came in. Hard interrupt context.
+    fn doorbell(&self, lane: u32);
+    /// One entry of the event queue: `struct fgdp_event` and what follows it. Process context.
+    fn event(&self, event: &[u8]);
+    /// The device goes: after this returns no other upcall comes. Process context.
+    fn gone(&self);
+}

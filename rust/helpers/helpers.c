@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inline functions and macros that Rust cannot call. One file, one object: the
+ * parts are grouped as the wrappers in rust/kernel/ are.
+ */
+#include "bindings.h"
+
+#include "lock.c"
+#include "sock.c"
+#include "virtio.c"
+#include "work.c"

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/sched/signal.h>
+#include <net/busy_poll.h>
+#include <net/sock.h>
+
+void fgdp_helper_sock_hold(struct sock *sk)
+{
+	sock_hold(sk);
+}
+
+void fgdp_helper_sock_put(struct sock *sk)
+{
+	sock_put(sk);
+}
+
+void fgdp_helper_sock_orphan(struct sock *sk)
+{
+	sock_orphan(sk);
+}
+
+void fgdp_helper_sock_graft(struct sock *sk, struct socket *parent)
+{
+	sock_graft(sk, parent);
+}
+
+struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk)
+{
+	return sk_sleep(sk);
+}
+
+struct net *fgdp_helper_sock_net(const struct sock *sk)
+{
+	return sock_net(sk);
+}
+
+int fgdp_helper_sock_error(struct sock *sk)
+{
+	return sock_error(sk);
+}
+
+long fgdp_helper_sock_rcvtimeo(const struct sock *sk, bool noblock)
+{
+	return sock_rcvtimeo(sk, noblock);
+}
+
+long fgdp_helper_sock_sndtimeo(const struct sock *sk, bool noblock)
+{
+	return sock_sndtimeo(sk, noblock);
+}
+
+int fgdp_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len)
+{
+	return sock_rcvlowat(sk, waitall, len);
+}
+
+int fgdp_helper_sock_intr_errno(long timeo)
+{
+	return sock_intr_errno(timeo);
+}
+
+void fgdp_helper_sock_poll_wait(struct file *filp, struct socket *sock,
+				struct poll_table_struct *p)
+{
+	sock_poll_wait(filp, sock, p);
+}
+
+bool fgdp_helper_sock_flag(const struct sock *sk, int flag)
+{
+	return sock_flag(sk, flag);
+}
+
+void fgdp_helper_sock_set_flag(struct sock *sk, int flag)
+{
+	sock_set_flag(sk, flag);
+}
+
+bool fgdp_helper_sk_has_sleeper(struct sock *sk)
+{
+	bool has;
+
+	rcu_read_lock();
+	has = skwq_has_sleeper(rcu_dereference(sk->sk_wq));
+	rcu_read_unlock();
+	return has;
+}
+
+void fgdp_helper_sk_data_ready(struct sock *sk)
+{
+	READ_ONCE(sk->sk_data_ready)(sk);
+}
+
+void fgdp_helper_sk_write_space(struct sock *sk)
+{
+	READ_ONCE(sk->sk_write_space)(sk);
+}
+
+void fgdp_helper_sk_state_change(struct sock *sk)
+{
+	READ_ONCE(sk->sk_state_change)(sk);
+}
+
+void fgdp_helper_sk_error_report(struct sock *sk)
+{
+	sk_error_report(sk);
+}
+
+unsigned int fgdp_helper_sk_busy_usec(const struct sock *sk)
+{
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	return READ_ONCE(sk->sk_ll_usec);
+#else
+	return 0;
+#endif
+}
+
+void fgdp_helper_init_wait_woken(struct wait_queue_entry *wq_entry)
+{
+	init_waitqueue_func_entry(wq_entry, woken_wake_function);
+	wq_entry->flags = 0;
+	wq_entry->private = current;
+	INIT_LIST_HEAD(&wq_entry->entry);
+}
+
+bool fgdp_helper_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
+bool fgdp_helper_need_resched(void)
+{
+	return need_resched();
+}
+
+void fgdp_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+unsigned int fgdp_helper_iov_iter_count(const void *iter)
+{
+	return iov_iter_count(iter);
+}

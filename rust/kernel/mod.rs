@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers over the kernel's C interfaces: the only unsafe code of the module.
+
+pub(crate) mod ffi;
