@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory of a group: the own slot, which this guest writes, and the window on all slots.
+//!
+//! Nothing here hands out a Rust reference to shared bytes, because another guest may change them at any
+//! time: words are fetched and stored by volatile accesses, runs of bytes are copied by C.
+//!
+//! A [`SlotMem`] and a [`GroupMem`] each hold a reference to their mapping, which goes with the last one.
+
+use super::ffi;
+use super::iov::{IovDest, IovSource};
+use crate::proto::mem::{Mem, MemMut};
+use core::ptr::NonNull;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Who gives the pages back.
+enum Backing {
+    /// `vzalloc()`.
+    Local,
+    /// `memremap()`.
+    Remapped,
+}
+
+/// A kernel mapping of a run of pages.
+///
+/// # Invariants
+///
+/// `base` is the start of `len` mapped bytes, page-aligned, until the value is dropped. `len` fits `isize`.
+struct Mapping {
+    base: NonNull<u8>,
+    len: u64,
+    backing: Backing,
+}
+
+// SAFETY: A mapping in the kernel's address space is the same in all contexts; it is changed through
+// volatile accesses and C copies only.
+unsafe impl Send for Mapping {}
+// SAFETY: As for `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn alloc(len: u64) -> Result<Self> {
+        let size = usize::try_from(len)?;
+        if size == 0 || isize::try_from(size).is_err() {
+            return Err(EINVAL);
+        }
+        // SAFETY: No requirement; a null result is handled.
+        let base = unsafe { ffi::fgdp_helper_vzalloc(size) };
+        // INVARIANT: `vzalloc` returned `size` mapped bytes that `drop` gives back.
+        Ok(Self {
+            base: NonNull::new(base.cast()).ok_or(ENOMEM)?,
+            len,
+            backing: Backing::Local,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// The physical range must be device memory that behaves as memory does, of which no Rust reference
+    /// exists, and must stay present while the value lives.
+    unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
+        let size = usize::try_from(len)?;
+        if size == 0 || isize::try_from(size).is_err() || addr.checked_add(len).is_none() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The range does not wrap; the caller guarantees what it is.
+        let base = unsafe { ffi::memremap(addr, size, ffi::MEMREMAP_WB as usize) };
+        // INVARIANT: `memremap` mapped `size` bytes that `drop` unmaps.
+        let mapping = Self {
+            base: NonNull::new(base.cast()).ok_or(ENOMEM)?,
+            len,
+            backing: Backing::Remapped,
+        };
+        // SAFETY: `base` is mapped.
+        if !unsafe { ffi::fgdp_helper_is_write_back(mapping.base.as_ptr().cast()) } {
+            pr_err!("shared memory at {:#x} is uncached: place the device's BARs above 4 GiB (pref64-reserve of its root port)\n", addr);
+            return Err(ENXIO);
+        }
+        Ok(mapping)
+    }
+
+    /// The address of `off` if `len` bytes from it on lie inside.
+    #[inline]
+    fn at(&self, off: u64, len: u64) -> Option<*mut u8> {
+        if off > self.len || len > self.len - off {
+            return None;
+        }
+        // SAFETY: `off` is inside the mapping by the check; `len` fits `isize` by the type invariant.
+        Some(unsafe { self.base.as_ptr().add(off as usize) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let base = self.base.as_ptr().cast();
+        match self.backing {
+            // SAFETY: From `vzalloc` by the type invariant; nobody refers to it any more.
+            Backing::Local => unsafe { ffi::vfree(base) },
+            // SAFETY: From `memremap` by the type invariant; nobody refers to it any more.
+            Backing::Remapped => unsafe { ffi::memunmap(base) },
+        }
+    }
+}
+
+/// A part of a mapping.
+///
+/// # Invariants
+///
+/// `[off, off + len)` lies inside `map`; `off` is a multiple of 4.
+struct Part {
+    map: Arc<Mapping>,
+    off: u64,
+    len: u64,
+}
+
+impl Part {
+    fn new(map: Arc<Mapping>, off: u64, len: u64) -> Result<Self> {
+        if off % 4 != 0 || map.at(off, len).is_none() {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Both were just checked.
+        Ok(Self { map, off, len })
+    }
+
+    #[inline]
+    fn at(&self, off: u64, len: u64) -> Option<*mut u8> {
+        if off > self.len || len > self.len - off {
+            return None;
+        }
+        self.map.at(self.off + off, len)
+    }
+
+    #[inline]
+    fn word(&self, off: u64) -> Option<*mut u32> {
+        if off % 4 != 0 {
+            return None;
+        }
+        self.at(off, 4).map(|p| p.cast())
+    }
+
+    #[inline]
+    fn load(&self, off: u64) -> u32 {
+        // SAFETY: `word` returns aligned addresses inside the mapping.
+        self.word(off)
+            .map_or(0, |p| u32::from_le(unsafe { p.read_volatile() }))
+    }
+
+    #[inline]
+    fn load_acquire(&self, off: u64) -> u32 {
+        let v = self.load(off);
+        acquire_barrier();
+        v
+    }
+
+    fn read(&self, off: u64, to: &mut [u8]) -> bool {
+        let Some(from) = self.at(off, to.len() as u64) else {
+            return false;
+        };
+        // SAFETY: `from` has `to.len()` mapped bytes; `to` is private memory, so they do not overlap.
+        unsafe { ffi::fgdp_helper_memcpy(to.as_mut_ptr().cast(), from.cast(), to.len()) };
+        true
+    }
+
+    fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
+        let Some(from) = self.at(off, len as u64) else {
+            return 0;
+        };
+        // SAFETY: `from` has `len` mapped bytes; `iter` is valid by its type's invariant.
+        unsafe { ffi::_copy_to_iter(from.cast(), len, iter.as_raw().cast()) }
+    }
+}
+
+/// Orders the loads before it against all accesses after it: the second half of `smp_load_acquire()`.
+#[inline(always)]
+fn acquire_barrier() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: An empty statement: it keeps the compiler from moving accesses; the processor keeps loads in order.
+    unsafe {
+        core::arch::asm!("", options(nostack, preserves_flags))
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    kernel::sync::barrier::smp_mb();
+}
+
+/// Orders all accesses before it against the stores after it: the first half of `smp_store_release()`.
+#[inline(always)]
+fn release_barrier() {
+    acquire_barrier();
+}
+
+/// The own slot: this guest alone writes it, peers read it.
+///
+/// One writer per word is the protocol's business; two writers here would lose a store, no more.
+pub(crate) struct SlotMem(Part);
+
+impl SlotMem {
+    /// Maps the slot at a physical address for as long as the value lives.
+    ///
+    /// # Safety
+    ///
+    /// The range must be device memory that behaves as memory does, of which no Rust reference exists, and
+    /// must stay present while the value lives.
+    pub(super) unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
+        // SAFETY: The caller's promise.
+        let map = unsafe { Mapping::remap(addr, len) }?;
+        Ok(Self(Part::new(Arc::new(map, GFP_KERNEL)?, 0, len)?))
+    }
+
+    /// Copies `len` bytes of `iter` to `off`; returns how many the user's memory yielded, 0 if the range is outside.
+    pub(crate) fn copy_from_iter(&self, off: u64, len: usize, iter: &mut IovSource<'_>) -> usize {
+        let Some(to) = self.0.at(off, len as u64) else {
+            return 0;
+        };
+        // SAFETY: `to` has `len` mapped bytes; `iter` is valid by its type's invariant.
+        unsafe { ffi::_copy_from_iter(to.cast(), len, iter.as_raw().cast()) }
+    }
+
+    /// Copies `from` to `off`; false if the range is outside.
+    pub(crate) fn write_bytes(&self, off: u64, from: &[u8]) -> bool {
+        let Some(to) = self.0.at(off, from.len() as u64) else {
+            return false;
+        };
+        // SAFETY: `to` has `from.len()` mapped bytes; `from` is private memory, so they do not overlap.
+        unsafe { ffi::fgdp_helper_memcpy(to.cast(), from.as_ptr().cast(), from.len()) };
+        true
+    }
+
+    /// Copies from `off`; false, and `to` as it was, if the range is outside.
+    pub(crate) fn read_bytes(&self, off: u64, to: &mut [u8]) -> bool {
+        self.0.read(off, to)
+    }
+
+    /// Clears `len` bytes at `off`; false if the range is outside.
+    pub(crate) fn zero(&self, off: u64, len: usize) -> bool {
+        let Some(to) = self.0.at(off, len as u64) else {
+            return false;
+        };
+        // SAFETY: `to` has `len` mapped bytes.
+        unsafe { ffi::fgdp_helper_memzero(to.cast(), len) };
+        true
+    }
+}
+
+impl Mem for SlotMem {
+    #[inline]
+    fn size(&self) -> u64 {
+        self.0.len
+    }
+
+    #[inline]
+    fn load(&self, off: u64) -> u32 {
+        self.0.load(off)
+    }
+
+    #[inline]
+    fn load_acquire(&self, off: u64) -> u32 {
+        self.0.load_acquire(off)
+    }
+
+    #[inline]
+    fn fence(&self) {
+        fence();
+    }
+}
+
+impl MemMut for SlotMem {
+    #[inline]
+    fn store(&self, off: u64, v: u32) {
+        if let Some(p) = self.0.word(off) {
+            // SAFETY: `word` returns aligned addresses inside the mapping, which is writable for a slot.
+            unsafe { p.write_volatile(v.to_le()) };
+        }
+    }
+
+    #[inline]
+    fn store_release(&self, off: u64, v: u32) {
+        release_barrier();
+        self.store(off, v);
+    }
+}
+
+/// The window: all slots of the group, read-only.
+///
+/// There is no way to write through it, and must not be: the hypervisor ends a guest that does.
+pub(crate) struct GroupMem(Part);
+
+impl GroupMem {
+    /// Maps the group at a physical address for as long as the value lives.
+    ///
+    /// # Safety
+    ///
+    /// The range must be device memory that behaves as memory does, and must stay present while the value lives.
+    pub(super) unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
+        // SAFETY: The caller's promise.
+        let map = unsafe { Mapping::remap(addr, len) }?;
+        Ok(Self(Part::new(Arc::new(map, GFP_KERNEL)?, 0, len)?))
+    }
+
+    /// Copies `len` bytes at `off` to `iter`; returns how many the user's memory took, 0 if the range is outside.
+    pub(crate) fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
+        self.0.copy_to_iter(off, len, iter)
+    }
+
+    /// Copies from `off`; false, and `to` as it was, if the range is outside.
+    pub(crate) fn read_bytes(&self, off: u64, to: &mut [u8]) -> bool {
+        self.0.read(off, to)
+    }
+}
+
+impl Mem for GroupMem {
+    #[inline]
+    fn size(&self) -> u64 {
+        self.0.len
+    }
+
+    #[inline]
+    fn load(&self, off: u64) -> u32 {
+        self.0.load(off)
+    }
+
+    #[inline]
+    fn load_acquire(&self, off: u64) -> u32 {
+        self.0.load_acquire(off)
+    }
+
+    #[inline]
+    fn fence(&self) {
+        fence();
+    }
+}
+
+/// A full hardware fence, which orders a store before a load against another guest too.
+#[inline]
+fn fence() {
+    // SAFETY: No requirement.
+    unsafe { ffi::fgdp_helper_mb() };
+}
+
+/// A group inside this guest: the host's part and one slot behind it, zeroed.
+pub(crate) struct LocalGroup {
+    /// What the host would write: `[0, host_len)` of the group.
+    pub(crate) host: SlotMem,
+    /// The slot: `[host_len, host_len + slot_len)` of the group.
+    pub(crate) slot: SlotMem,
+    /// Both.
+    pub(crate) group: GroupMem,
+}
+
+impl LocalGroup {
+    /// Allocates a group of `host_len + slot_len` bytes.
+    pub(crate) fn new(host_len: u64, slot_len: u64) -> Result<Self> {
+        let len = host_len.checked_add(slot_len).ok_or(EINVAL)?;
+        let map = Arc::new(Mapping::alloc(len)?, GFP_KERNEL)?;
+        Ok(Self {
+            host: SlotMem(Part::new(map.clone(), 0, host_len)?),
+            slot: SlotMem(Part::new(map.clone(), host_len, slot_len)?),
+            group: GroupMem(Part::new(map, 0, len)?),
+        })
+    }
+}
