@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* What the module's own bindgen pass sees. */
+#include <asm/ioctls.h>
 #include <linux/fs.h>
 #include <linux/net.h>
 #include <linux/pci.h>

@@ -8,6 +8,23 @@
 
 #include <linux/types.h>
 
+/* Constants that bindgen does not evaluate: enumerators and casts. */
+enum fgdp_const {
+	FGDP_CONST_SOCK_STREAM = SOCK_STREAM,
+	FGDP_CONST_SOCK_SEQPACKET = SOCK_SEQPACKET,
+	FGDP_CONST_O_NONBLOCK = O_NONBLOCK,
+	FGDP_CONST_SEND_SHUTDOWN = SEND_SHUTDOWN,
+	FGDP_CONST_EPOLLIN = (__force int)EPOLLIN,
+	FGDP_CONST_EPOLLRDNORM = (__force int)EPOLLRDNORM,
+	FGDP_CONST_EPOLLOUT = (__force int)EPOLLOUT,
+	FGDP_CONST_EPOLLWRNORM = (__force int)EPOLLWRNORM,
+	FGDP_CONST_EPOLLERR = (__force int)EPOLLERR,
+	FGDP_CONST_EPOLLHUP = (__force int)EPOLLHUP,
+	FGDP_CONST_EPOLLRDHUP = (__force int)EPOLLRDHUP,
+	FGDP_CONST_SIOCINQ = SIOCINQ,
+	FGDP_CONST_SIOCOUTQ = SIOCOUTQ,
+};
+
 struct file;
 struct net;
 struct poll_table_struct;
@@ -21,7 +38,6 @@ struct virtqueue;
 struct virtqueue_info;
 struct wait_queue_entry;
 struct wait_queue_head;
-struct work_struct;
 struct workqueue_struct;
 struct spinlock;
 struct lock_class_key;
@@ -30,6 +46,8 @@ void fgdp_helper_sock_hold(struct sock *sk);
 void fgdp_helper_sock_put(struct sock *sk);
 void fgdp_helper_sock_orphan(struct sock *sk);
 void fgdp_helper_sock_graft(struct sock *sk, struct socket *parent);
+long fgdp_helper_sock_linger(const struct sock *sk);
+int fgdp_helper_put_user_int(int value, void *to);
 struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk);
 struct net *fgdp_helper_sock_net(const struct sock *sk);
 int fgdp_helper_sock_error(struct sock *sk);
@@ -62,13 +80,12 @@ bool fgdp_helper_spin_trylock_bh(struct spinlock *lock);
 void fgdp_helper_spin_unlock_bh(struct spinlock *lock);
 void fgdp_helper_lockdep_assert_held(struct spinlock *lock);
 
-void fgdp_helper_init_work(struct work_struct *work,
-			   void (*func)(struct work_struct *work));
-bool fgdp_helper_queue_work(struct workqueue_struct *wq,
-			    struct work_struct *work);
-struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name);
+struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
 
-unsigned int fgdp_helper_iov_iter_count(const void *iter);
 void *fgdp_helper_vzalloc(unsigned long size);
+
+bool fgdp_helper_is_write_back(void *addr);
+void fgdp_helper_memcpy(void *to, const void *from, size_t len);
+void fgdp_helper_memzero(void *to, size_t len);
 
 #endif /* FGDP_HELPERS_H */

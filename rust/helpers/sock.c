@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/sched/signal.h>
+#include <linux/uaccess.h>
 #include <net/busy_poll.h>
 #include <net/sock.h>
 
@@ -137,7 +138,13 @@ void fgdp_helper_cond_resched(void)
 	cond_resched();
 }
 
-unsigned int fgdp_helper_iov_iter_count(const void *iter)
+/* SO_LINGER in jiffies, or -1 when it is off. */
+long fgdp_helper_sock_linger(const struct sock *sk)
 {
-	return iov_iter_count(iter);
+	return sock_flag(sk, SOCK_LINGER) ? (long)sk->sk_lingertime : -1;
+}
+
+int fgdp_helper_put_user_int(int value, void *to)
+{
+	return put_user(value, (int __user __force *)to);
 }

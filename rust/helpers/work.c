@@ -2,20 +2,10 @@
 
 #include <linux/workqueue.h>
 
-void fgdp_helper_init_work(struct work_struct *work,
-			   void (*func)(struct work_struct *work))
+struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh)
 {
-	INIT_WORK(work, func);
-}
-
-bool fgdp_helper_queue_work(struct workqueue_struct *wq,
-			    struct work_struct *work)
-{
-	return queue_work(wq, work);
-}
-
-struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name)
-{
+	if (bh)
+		return alloc_workqueue("%s", WQ_BH | WQ_PERCPU, 0, name);
 	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
 
