@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! Extents, and the frames in them.
+
+mod accepted;
+
+pub use accepted::{Accepted, Extent, MAX_EXTENTS};

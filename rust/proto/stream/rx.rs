@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! The consumer's half of a connection.
+
+use super::{Conn, Notify, Ring, Spans};
+use crate::proto::grant::Accepted;
+use crate::proto::mem::{Mem, MemMut, View};
+use crate::proto::ring::passed;
+use crate::proto::wire::{
+    conn, Kind, Reason, FRAME_SIZE, RECORD_HDR, RING_MIN_FRAMES, RX_SHUT, TX_FIN, TX_RST,
+};
+
+impl Conn {
+    /// Bytes that can be read; 0 after RST of either side. Fetches and validates
+    /// what the producer wrote (S-12); rings have to lie in `accepted`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadFlags`], [`Reason::BadRing`], [`Reason::BadPosition`] if the
+    /// peer broke a rule; also from then on.
+    pub fn rx_avail<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        accepted: &Accepted,
+    ) -> Result<u32, Reason> {
+        self.check()?;
+        if let Some(peer) = self.peer_entry() {
+            self.observe(v, accepted, peer)?;
+        }
+        Ok(self.rx_unread())
+    }
+
+    fn rx_unread(&self) -> u32 {
+        if self.rx.peer_tx & TX_RST != 0 || self.tx.flags & TX_RST != 0 {
+            return 0;
+        }
+        self.rx.tail.wrapping_sub(self.rx.head)
+    }
+
+    fn observe<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        accepted: &Accepted,
+        peer: u64,
+    ) -> Result<(), Reason> {
+        // The order matters. Flags first: a tail fetched after FIN was seen is the
+        // last one. Serial last: whatever ring the bytes before the tail are in was
+        // stored before the tail.
+        let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
+        let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
+        let serial = v.peer_load_acquire(peer.wrapping_add(conn::RING_SERIAL));
+
+        if flags & !(TX_FIN | TX_RST) != 0 || self.rx.peer_tx & !flags != 0 {
+            return self.fail(Reason::BadFlags);
+        }
+        if flags & TX_RST != 0 {
+            // Nothing else of the entry has a meaning any more.
+            self.rx.peer_tx = flags;
+            return Ok(());
+        }
+        if serial != self.rx.ring.serial() {
+            self.adopt(v, accepted, peer, serial)?;
+        }
+        let seen = self.rx.tail.wrapping_sub(self.rx.head);
+        let unread = tail.wrapping_sub(self.rx.head);
+        let after_fin = self.rx.peer_tx & TX_FIN != 0 && tail != self.rx.tail;
+        if unread < seen || after_fin || !self.rx.ring.holds(self.rx.head, tail) {
+            return self.fail(Reason::BadPosition);
+        }
+        if self.rx.version != accepted.version() {
+            // An extent went. The owner may take it back while an idle ring is in it.
+            let inside = |r: &Ring| accepted.contains(r.pfn, r.frames);
+            match self.rx.ring.recheck(self.rx.head, tail, inside) {
+                Some(true) => self.rx.version = accepted.version(),
+                Some(false) => {}
+                None => return self.fail(Reason::BadRing),
+            }
+        }
+        // INVARIANT: not before the old tail, and `holds` by the check above.
+        self.rx.tail = tail;
+        self.rx.peer_tx = flags;
+        Ok(())
+    }
+
+    /// Takes the producer's next ring over into the private state (S-5, S-6).
+    fn adopt<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        accepted: &Accepted,
+        peer: u64,
+        serial: u32,
+    ) -> Result<(), Reason> {
+        let ring = Ring {
+            pfn: v.peer_load_acquire(peer.wrapping_add(conn::RING_PFN)),
+            frames: v.peer_load_acquire(peer.wrapping_add(conn::RING_FRAMES)),
+        };
+        let base = v.peer_load_acquire(peer.wrapping_add(conn::RING_BASE));
+        let seen = self.rx.tail.wrapping_sub(self.rx.head);
+        // The bytes from head to base lie in the ring that was current until now.
+        let before = base.wrapping_sub(self.rx.head);
+        if serial != self.rx.ring.serial().wrapping_add(1)
+            || !self.rx.ring.settled()
+            || !ring.size_ok()
+            || !accepted.contains(ring.pfn, ring.frames)
+            || before < seen
+            || before > self.rx.ring.size()
+        {
+            return self.fail(Reason::BadRing);
+        }
+        self.rx.ring.replace(ring, serial, before);
+        if before == 0 {
+            self.rx.ring.take_old();
+        }
+        Ok(())
+    }
+
+    /// Where `len` unread bytes are, `at` bytes after the head, as offsets in
+    /// the group. Limited to what [`Conn::rx_avail`] last returned. The bytes may
+    /// change while they are read: they are the peer's.
+    pub fn rx_spans(&self, at: u32, len: u32) -> Spans {
+        let len = len.min(self.rx_unread().saturating_sub(at));
+        if len == 0 {
+            return Spans::EMPTY;
+        }
+        self.rx.ring.spans(self.rx.head, at, len)
+    }
+
+    /// Gives `n` bytes back to the producer, not more than
+    /// [`Conn::rx_avail`] last returned.
+    ///
+    /// # Errors
+    ///
+    /// The latched reason.
+    pub fn rx_consume<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        n: u32,
+    ) -> Result<Notify, Reason> {
+        self.check()?;
+        let n = n.min(self.rx_unread());
+        if n == 0 {
+            return Ok(Notify::NO);
+        }
+        let old = self.rx.head;
+        // INVARIANT: n <= tail - head.
+        self.rx.head = old.wrapping_add(n);
+        self.rx.ring.advance(n);
+        self.rx.ring.take_old();
+        self.rx.record = None;
+        // Pairs with the acquire in `refresh_head`: the bytes are copied.
+        self.own_release(v, conn::HEAD, self.rx.head);
+        let Some(peer) = self.peer_entry() else {
+            return Ok(Notify::NO);
+        };
+        // Pairs with the fence in `arm_head`.
+        v.fence();
+        let event = v.peer_load(peer.wrapping_add(conn::SPACE_EVENT));
+        Ok(Notify {
+            ready: passed(event, self.rx.head, old),
+        })
+    }
+
+    /// True if the peer said that no byte follows those that are available.
+    pub fn rx_fin(&self) -> bool {
+        self.rx.peer_tx & TX_FIN != 0
+    }
+
+    /// True if the peer aborted: ECONNRESET.
+    pub fn rx_reset(&self) -> bool {
+        self.rx.peer_tx & TX_RST != 0
+    }
+
+    /// Asks for READY when there is more than [`Conn::rx_avail`] last returned,
+    /// or a flag changed. `Ok(true)`: that is so already, look again. A hostile
+    /// peer can keep that true: after a few tries the caller waits all the same,
+    /// with a time limit.
+    ///
+    /// # Errors
+    ///
+    /// The latched reason.
+    pub fn arm_data<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+    ) -> Result<bool, Reason> {
+        self.arm_tail(v, self.rx.tail)
+    }
+
+    /// Like [`Conn::arm_data`], for at least `low` unread bytes (SO_RCVLOWAT).
+    /// `low` is limited to the ring's size, which is all that a producer can
+    /// publish.
+    ///
+    /// # Errors
+    ///
+    /// The latched reason.
+    pub fn arm_data_low<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        low: u32,
+    ) -> Result<bool, Reason> {
+        let size = match self.rx.ring.size() {
+            0 => RING_MIN_FRAMES.wrapping_mul(FRAME_SIZE),
+            size => size,
+        };
+        let event = self
+            .rx
+            .head
+            .wrapping_add(low.clamp(1, size))
+            .wrapping_sub(1);
+        // The bytes that were seen do not wake anybody a second time.
+        let seen = self.rx.tail.wrapping_sub(self.rx.head);
+        if event.wrapping_sub(self.rx.head) < seen {
+            return self.arm_tail(v, self.rx.tail);
+        }
+        self.arm_tail(v, event)
+    }
+
+    fn arm_tail<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        event: u32,
+    ) -> Result<bool, Reason> {
+        self.check()?;
+        let Some(peer) = self.peer_entry() else {
+            return Ok(false);
+        };
+        self.own_store(v, conn::DATA_EVENT, event);
+        // Pairs with the fence in `tx_publish`: either the producer sees the event,
+        // or the tail fetched next is the one it stored.
+        v.fence();
+        let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
+        let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
+        // Only compared: `rx_avail` validates when it looks.
+        Ok(flags != self.rx.peer_tx
+            || passed(event, tail, self.rx.tail)
+            || tail.wrapping_sub(self.rx.tail) >= 1 << 31)
+    }
+
+    /// Nobody will read any more: bytes that come are void. A second call changes
+    /// nothing.
+    pub fn shut_rx<S: MemMut + ?Sized, W: Mem + ?Sized>(&mut self, v: &View<'_, S, W>) -> Notify {
+        if self.rx.flags & RX_SHUT != 0 {
+            return Notify::NO;
+        }
+        self.rx.flags |= RX_SHUT;
+        self.own_release(v, conn::RX_FLAGS, self.rx.flags);
+        self.notify_always()
+    }
+
+    /// The next record's length, if one is there; to be called after
+    /// [`Conn::rx_avail`]. Its header is fetched once: the length stays the same
+    /// until the record is consumed. Its bytes are at
+    /// `rx_spans(RECORD_HDR, len)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadRecord`] if the header breaks S-13; also from then on.
+    pub fn rx_record<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+    ) -> Result<Option<u32>, Reason> {
+        self.check()?;
+        let unread = self.rx_unread();
+        if self.kind != Kind::SeqPacket || unread == 0 {
+            return Ok(None);
+        }
+        if let Some(len) = self.rx.record {
+            return Ok(Some(len));
+        }
+        let spans = self.rx_spans(0, RECORD_HDR);
+        let [span] = spans.as_slice() else {
+            return self.fail(Reason::BadRecord);
+        };
+        if span.len != RECORD_HDR || span.off % 8 != 0 {
+            return self.fail(Reason::BadRecord);
+        }
+        let len = v.window.load(span.off);
+        let flags = v.window.load(span.off.wrapping_add(4));
+        // Records are published whole.
+        let fits = Self::record_size(len).is_some_and(|size| size <= unread);
+        if flags != 0 || !fits {
+            return self.fail(Reason::BadRecord);
+        }
+        self.rx.record = Some(len);
+        Ok(Some(len))
+    }
+
+    /// Gives the record that [`Conn::rx_record`] returned back to the producer,
+    /// read or not.
+    ///
+    /// # Errors
+    ///
+    /// The latched reason.
+    pub fn rx_consume_record<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+    ) -> Result<Notify, Reason> {
+        self.check()?;
+        match self.rx.record.and_then(Self::record_size) {
+            Some(size) => self.rx_consume(v, size),
+            None => Ok(Notify::NO),
+        }
+    }
+}
