@@ -25,6 +25,7 @@ enum fgdp_const {
 	FGDP_CONST_SIOCOUTQ = SIOCOUTQ,
 };
 
+struct completion;
 struct file;
 struct net;
 struct poll_table_struct;
@@ -78,6 +79,9 @@ void fgdp_helper_spin_lock_init(struct spinlock *lock, const char *name,
 void fgdp_helper_spin_lock_bh(struct spinlock *lock);
 bool fgdp_helper_spin_trylock_bh(struct spinlock *lock);
 void fgdp_helper_spin_unlock_bh(struct spinlock *lock);
+unsigned long fgdp_helper_spin_lock_irqsave(struct spinlock *lock);
+bool fgdp_helper_spin_trylock_irqsave(struct spinlock *lock, unsigned long *flags);
+void fgdp_helper_spin_unlock_irqrestore(struct spinlock *lock, unsigned long flags);
 void fgdp_helper_lockdep_assert_held(struct spinlock *lock);
 
 struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
@@ -87,5 +91,18 @@ void *fgdp_helper_vzalloc(unsigned long size);
 bool fgdp_helper_is_write_back(void *addr);
 void fgdp_helper_memcpy(void *to, const void *from, size_t len);
 void fgdp_helper_memzero(void *to, size_t len);
+
+int fgdp_helper_virtio_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
+				struct virtqueue *vqs[],
+				struct virtqueue_info vqs_info[]);
+void fgdp_helper_virtio_del_vqs(struct virtio_device *vdev);
+bool fgdp_helper_virtio_get_shm_region(struct virtio_device *vdev,
+				       struct virtio_shm_region *region, u8 id);
+void fgdp_helper_virtio_device_ready(struct virtio_device *vdev);
+bool fgdp_helper_virtio_cread_words(struct virtio_device *vdev,
+				    unsigned int offset, void *buf, size_t words);
+bool fgdp_helper_virtio_has_feature(const struct virtio_device *vdev,
+				    unsigned int fbit);
+void fgdp_helper_init_completion(struct completion *x);
 
 #endif /* FGDP_HELPERS_H */

@@ -27,6 +27,24 @@ void fgdp_helper_spin_unlock_bh(struct spinlock *lock)
 	spin_unlock_bh(lock);
 }
 
+unsigned long fgdp_helper_spin_lock_irqsave(struct spinlock *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+bool fgdp_helper_spin_trylock_irqsave(struct spinlock *lock, unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
+}
+
+void fgdp_helper_spin_unlock_irqrestore(struct spinlock *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
 void fgdp_helper_lockdep_assert_held(struct spinlock *lock)
 {
 	lockdep_assert_held(lock);
