@@ -97,28 +97,40 @@ impl Setup<'_> {
         }
     }
 
-    fn region(&self, id: u8) -> Result<ffi::virtio_shm_region> {
+    /// The address of the first `len` bytes of region `id`.
+    fn region(&self, id: u8, len: u64) -> Result<u64> {
         let mut region = ffi::virtio_shm_region::default();
         // SAFETY: `vdev` is valid during `probe`.
         if !unsafe { ffi::fgdp_helper_virtio_get_shm_region(self.vdev.as_ptr(), &mut region, id) } {
+            dev_err!(self.device(), "no shared memory region {}\n", id);
             return Err(ENXIO);
         }
-        Ok(region)
+        if len > region.len {
+            dev_err!(
+                self.device(),
+                "shared memory region {} has {} bytes, not {}\n",
+                id,
+                region.len,
+                len
+            );
+            return Err(ENXIO);
+        }
+        Ok(region.addr)
     }
 
-    /// Maps region `id` to write to it.
-    pub(crate) fn map_slot(&self, id: u8) -> Result<SlotMem> {
-        let region = self.region(id)?;
+    /// Maps the first `len` bytes of region `id` to write to them.
+    pub(crate) fn map_slot(&self, id: u8, len: u64) -> Result<SlotMem> {
+        let addr = self.region(id, len)?;
         // SAFETY: The virtio core checked that the region lies inside a BAR of the device. No Rust reference to
         // it exists anywhere. The address stays the BAR's, and a device that went reads as ones.
-        unsafe { SlotMem::remap(region.addr, region.len) }
+        unsafe { SlotMem::remap(addr, len) }
     }
 
-    /// Maps region `id` to read from it.
-    pub(crate) fn map_group(&self, id: u8) -> Result<GroupMem> {
-        let region = self.region(id)?;
+    /// Maps the first `len` bytes of region `id` to read from them.
+    pub(crate) fn map_group(&self, id: u8, len: u64) -> Result<GroupMem> {
+        let addr = self.region(id, len)?;
         // SAFETY: As in `map_slot`.
-        unsafe { GroupMem::remap(region.addr, region.len) }
+        unsafe { GroupMem::remap(addr, len) }
     }
 
     /// Finds the device's queues: `names[n]` names queue n. Once per device.
