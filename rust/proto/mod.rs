@@ -25,6 +25,7 @@
 // `fgdp-proto` do the items leave the crate.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod ctrl;
 pub mod grant;
 pub mod mem;
 pub mod ring;

@@ -2,5 +2,7 @@
 //! Extents, and the frames in them.
 
 mod accepted;
+mod pool;
 
 pub use accepted::{Accepted, Extent, MAX_EXTENTS};
+pub use pool::{FramePool, NoRun, Unit};
