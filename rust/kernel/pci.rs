@@ -339,7 +339,7 @@ impl pci::Driver for BellDriver {
 
 /// The registration of the driver for doorbell devices. Dropping it removes the driver from all devices.
 pub(crate) struct Bells {
-    _registration: Pin<KBox<driver::Registration<pci::Adapter<BellDriver>>>>,
+    registration: Option<Pin<KBox<driver::Registration<pci::Adapter<BellDriver>>>>>,
 }
 
 impl Bells {
@@ -351,17 +351,17 @@ impl Bells {
         // SAFETY: Once, as `READY` is set only here and never cleared; callers are the module's initialisation.
         unsafe { REGISTRY.init() };
         READY.store(true, Ordering::Release);
-        let registration =
-            KBox::pin_init(driver::Registration::new(c"fgdp-bell", module), GFP_KERNEL)?;
+        let registration = driver::Registration::new(c"fgdp-bell", module);
         Ok(Self {
-            _registration: registration,
+            registration: Some(KBox::pin_init(registration, GFP_KERNEL)?),
         })
     }
 }
 
 impl Drop for Bells {
     fn drop(&mut self) {
-        // Statics are not dropped with the module: free the tables, which are empty after the drivers went.
+        self.registration = None;
+        // Statics are not dropped with the module: free the tables, which are empty after the driver went.
         let mut registry = REGISTRY.lock();
         registry.bells = KVec::new();
         registry.listeners = KVec::new();
