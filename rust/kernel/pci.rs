@@ -185,6 +185,9 @@ struct Handler {
     lane: u32,
 }
 
+/// # Safety
+///
+/// Called by the interrupt core with the data of a [`Line`].
 unsafe extern "C" fn interrupt(
     _irq: kernel::ffi::c_int,
     data: *mut kernel::ffi::c_void,

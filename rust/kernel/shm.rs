@@ -143,9 +143,11 @@ impl Part {
 
     #[inline]
     fn load(&self, off: u64) -> u32 {
+        let Some(p) = self.word(off) else {
+            return 0;
+        };
         // SAFETY: `word` returns aligned addresses inside the mapping.
-        self.word(off)
-            .map_or(0, |p| u32::from_le(unsafe { p.read_volatile() }))
+        u32::from_le(unsafe { p.read_volatile() })
     }
 
     #[inline]

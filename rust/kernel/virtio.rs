@@ -255,6 +255,9 @@ impl<D: Driver> Registration<D> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the virtio core for a device that matched the registered driver.
     unsafe extern "C" fn probe(vdev: *mut ffi::virtio_device) -> kernel::ffi::c_int {
         // SAFETY: The virtio core probes devices for the registered driver.
         let this = unsafe { Self::of(vdev) };
@@ -303,6 +306,9 @@ impl<D: Driver> Registration<D> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Called by the virtio core for a device that `probe` bound.
     unsafe extern "C" fn remove(vdev: *mut ffi::virtio_device) {
         // SAFETY: The device is bound to this driver.
         let this = unsafe { Self::of(vdev) };
@@ -322,6 +328,9 @@ impl<D: Driver> Registration<D> {
         drop(unsafe { KBox::from_raw(raw) });
     }
 
+    /// # Safety
+    ///
+    /// Called by the virtio core for a device that `probe` bound.
     unsafe extern "C" fn freeze(vdev: *mut ffi::virtio_device) -> kernel::ffi::c_int {
         // SAFETY: `vdev` is valid; both declarations are the kernel's `struct device`.
         let dev: &device::Device =
@@ -330,6 +339,9 @@ impl<D: Driver> Registration<D> {
         -(bindings::EOPNOTSUPP as kernel::ffi::c_int)
     }
 
+    /// # Safety
+    ///
+    /// Called by the virtio core for a queue that `find_queues` found.
     unsafe extern "C" fn callback(vq: *mut ffi::virtqueue) {
         // SAFETY: The virtio core calls back with a valid queue of a valid device.
         let (private, index) = unsafe {
