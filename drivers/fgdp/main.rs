@@ -1,11 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Fast Guest Data Path.
+//! Fast Guest Data Path: sockets over pages that co-resident guests share.
+//!
+//! The data's way through the files: `family` (system calls) to `tx` and `rx` (copies) to `conn`
+//! (one connection) to `channel` (one peer) to `transport`; messages come back through `lane`,
+//! the host's events through `ctl`.
 
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
+#[path = "../../rust/proto/mod.rs"]
+pub(crate) mod proto;
 #[path = "../../rust/kernel/mod.rs"]
 mod sys;
+
+mod addr;
+mod channel;
+mod conn;
+mod ctl;
+mod device;
+mod family;
+mod lane;
+mod listen;
+mod peer;
+mod poll;
+mod port;
+mod rx;
+mod spin;
+mod stack;
+mod storage;
+mod transport;
+mod tx;
+
+use device::{Device, Port};
+use family::AfFgdp;
+use stack::Stack;
+use sys::net::family::Registration;
+use sys::work::Queues;
+use transport::loopback::Loopback;
+use transport::virtio::{Attach, DoorbellMode, VirtioTransport};
+use transport::Upcalls;
 
 module! {
     type: Fgdp,
@@ -13,13 +47,98 @@ module! {
     authors: ["The FGDP authors"],
     description: "Fast Guest Data Path: sockets over pages shared by co-resident guests",
     license: "GPL",
+    params: {
+        family: u8 {
+            default: 18,
+            description: "Number of the socket family AF_FGDP, one that the kernel does not use",
+        },
+        loopback_mib: u32 {
+            default: 32,
+            description: "Memory for connections inside this guest, in MiB (16 or more, even); 0: none",
+        },
+        spin_usec: u32 {
+            default: 20,
+            description: "How long a call looks for the peer's answer before it sleeps, in microseconds",
+        },
+        doorbell: u8 {
+            default: 0,
+            description: "How peers are rung: 0 what is present, 1 the ivshmem-doorbell device, 2 the host",
+        },
+    },
 }
 
-struct Fgdp;
+/// What the module holds. Dropped in this order: no new sockets, no new devices, no work.
+struct Fgdp {
+    _family: Registration<AfFgdp>,
+    _virtio: transport::virtio::Registration<Attacher>,
+    _loopback: LoopbackGuard,
+    _queues: Queues,
+}
+
+struct Attacher {
+    stack: Arc<Stack>,
+}
+
+impl Attach for Attacher {
+    fn attach(&self, transport: Arc<VirtioTransport>) -> Result<Arc<dyn Upcalls>> {
+        let device = Device::new(self.stack.clone(), transport)?;
+        device.hello()?;
+        let port: Arc<dyn Upcalls> = Arc::new(Port(device.clone()), GFP_KERNEL)?;
+        self.stack.add(device)?;
+        Ok(port)
+    }
+}
+
+fn loopback(stack: &Arc<Stack>, mib: u32) -> Result<Option<(Arc<Loopback>, Arc<Device>)>> {
+    if mib == 0 {
+        return Ok(None);
+    }
+    let transport = Loopback::new(u64::from(mib) << 20, 1).inspect_err(|_| {
+        pr_err!("loopback_mib={}: give an even number of 16 or more, or 0\n", mib);
+    })?;
+    let device = Device::new(stack.clone(), transport.clone())?;
+    transport.set_upcalls(Some(Arc::new(Port(device.clone()), GFP_KERNEL)?));
+    if let Err(e) = device.hello().and_then(|()| stack.add(device.clone())) {
+        device.stop();
+        transport.set_upcalls(None);
+        return Err(e);
+    }
+    Ok(Some((transport, device)))
+}
 
 impl kernel::Module for Fgdp {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("sock {}\n", core::mem::size_of::<sys::ffi::sock>());
-        Ok(Fgdp)
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let number = *module_parameters::family.value();
+        let mode = match *module_parameters::doorbell.value() {
+            0 => DoorbellMode::Auto,
+            1 => DoorbellMode::Ivshmem,
+            2 => DoorbellMode::Trap,
+            other => {
+                pr_err!("doorbell={}: give 0, 1 or 2\n", other);
+                return Err(EINVAL);
+            }
+        };
+        let queues = Queues::new()?;
+        let stack = Stack::new(number, *module_parameters::spin_usec.value())?;
+        let loopback = loopback(&stack, *module_parameters::loopback_mib.value())?;
+        let guard = LoopbackGuard(loopback);
+        let attacher = Attacher { stack: stack.clone() };
+        let virtio = transport::virtio::register(module, mode, attacher)?;
+        let family = Registration::new(module, number, stack).inspect_err(|_| {
+            pr_err!("family {} is in use: give another number by the parameter family\n", number);
+        })?;
+        Ok(Fgdp { _family: family, _virtio: virtio, _loopback: guard, _queues: queues })
+    }
+}
+
+/// Ends the loopback device when dropped.
+struct LoopbackGuard(Option<(Arc<Loopback>, Arc<Device>)>);
+
+impl Drop for LoopbackGuard {
+    fn drop(&mut self) {
+        if let Some((transport, device)) = self.0.take() {
+            device.stop();
+            transport.set_upcalls(None);
+        }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/capability.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <net/busy_poll.h>
@@ -147,4 +148,31 @@ long fgdp_helper_sock_linger(const struct sock *sk)
 int fgdp_helper_put_user_int(int value, void *to)
 {
 	return put_user(value, (int __user __force *)to);
+}
+
+/* What TCP's accepted sockets have from their listener, as far as it matters. */
+void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener)
+{
+	sk->sk_sndbuf = READ_ONCE(listener->sk_sndbuf);
+	sk->sk_rcvbuf = READ_ONCE(listener->sk_rcvbuf);
+	sk->sk_rcvlowat = READ_ONCE(listener->sk_rcvlowat);
+	sk->sk_rcvtimeo = READ_ONCE(listener->sk_rcvtimeo);
+	sk->sk_sndtimeo = READ_ONCE(listener->sk_sndtimeo);
+	sk->sk_priority = READ_ONCE(listener->sk_priority);
+	sk->sk_mark = READ_ONCE(listener->sk_mark);
+	sk->sk_userlocks = listener->sk_userlocks;
+	if (sock_flag(listener, SOCK_LINGER)) {
+		sk->sk_lingertime = READ_ONCE(listener->sk_lingertime);
+		sock_set_flag(sk, SOCK_LINGER);
+	}
+	if (sock_flag(listener, SOCK_KEEPOPEN))
+		sock_set_flag(sk, SOCK_KEEPOPEN);
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	sk->sk_ll_usec = READ_ONCE(listener->sk_ll_usec);
+#endif
+}
+
+bool fgdp_helper_may_bind_reserved(void)
+{
+	return ns_capable(init_net.user_ns, CAP_NET_BIND_SERVICE);
 }

@@ -4,7 +4,11 @@
 
 pub(crate) mod ffi;
 pub(crate) mod iov;
+pub(crate) mod irqlock;
 pub(crate) mod lock;
 pub(crate) mod net;
+pub(crate) mod pci;
 pub(crate) mod shm;
+pub(crate) mod task;
+pub(crate) mod virtio;
 pub(crate) mod work;

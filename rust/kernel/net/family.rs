@@ -9,11 +9,11 @@ use super::super::ffi;
 use super::errno::Errno;
 use super::msg::{ret, RecvMsg, SendMsg};
 use super::sock::Sock;
-use core::marker::PhantomData;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use kernel::ffi::{c_int, c_uint, c_ulong, c_void};
 use kernel::prelude::*;
+use kernel::sync::{Arc, ArcBorrow};
 
 /// Longest address of the family.
 pub(crate) const MAX_NAME: usize = 32;
@@ -25,17 +25,28 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     /// Name of the protocol, for `/proc/net/protocols`.
     const NAME: &'static CStr;
 
+    /// What all sockets share.
+    type Context: Send + Sync + 'static;
     /// What a connection that waits for `accept` is.
     type Pending;
 
     /// The data of a new socket of type `sock_type`.
-    fn create(sock_type: u32, protocol: i32) -> Result<impl PinInit<Self, Error>>;
+    fn create(
+        context: &Arc<Self::Context>,
+        sock_type: u32,
+        protocol: i32,
+    ) -> Result<impl PinInit<Self, Error>>;
     /// Takes the next connection of a listening socket.
     fn accept(sk: &Sock<Self>, nonblock: bool) -> Result<Self::Pending>;
     /// The data of the socket for `pending`.
-    fn create_accepted(pending: &Self::Pending) -> impl PinInit<Self, Error>;
+    fn create_accepted(
+        context: &Arc<Self::Context>,
+        pending: &Self::Pending,
+    ) -> impl PinInit<Self, Error>;
     /// Attaches `pending` to the socket that [`Family::create_accepted`] made for it.
     fn accepted(sk: &Sock<Self>, pending: Self::Pending, listener: &Sock<Self>);
+    /// No socket could be made for `pending`.
+    fn abandon(pending: Self::Pending);
     /// The last file reference is gone.
     fn release(sk: &Sock<Self>);
     /// `bind(2)`.
@@ -68,7 +79,8 @@ pub(crate) struct Registration<F: Family> {
     proto: KBox<ffi::proto>,
     ops: KBox<ffi::proto_ops>,
     family: KBox<ffi::net_proto_family>,
-    _family: PhantomData<F>,
+    // Behind the pointer in `CONTEXT`.
+    context: Arc<F::Context>,
 }
 
 // SAFETY: The registration owns its boxes; the kernel serialises what it does with them.
@@ -83,7 +95,11 @@ impl<F: Family> Registration<F> {
     ///
     /// `EEXIST` when the number is taken, `EBUSY` when a family of this module is registered,
     /// `EINVAL` for a number that the kernel has no room for.
-    pub(crate) fn new(module: &'static ThisModule, number: u8) -> Result<Self> {
+    pub(crate) fn new(
+        module: &'static ThisModule,
+        number: u8,
+        context: Arc<F::Context>,
+    ) -> Result<Self> {
         if !PROTO.load(Ordering::Acquire).is_null() {
             return Err(EBUSY);
         }
@@ -98,13 +114,14 @@ impl<F: Family> Registration<F> {
         // SAFETY: The box keeps its address until `drop` has unregistered it.
         kernel::error::to_result(unsafe { ffi::proto_register(&mut *proto, 1) })?;
 
-        Self::with_proto(proto, module, number)
+        Self::with_proto(proto, module, number, context)
     }
 
     fn with_proto(
         mut proto: KBox<ffi::proto>,
         module: &'static ThisModule,
         number: u8,
+        context: Arc<F::Context>,
     ) -> Result<Self> {
         let parts = ops::<F>(module, number).and_then(|ops| {
             let family = ffi::net_proto_family {
@@ -118,16 +135,16 @@ impl<F: Family> Registration<F> {
             Ok((mut ops, family)) => {
                 OPS.store(&mut *ops, Ordering::Release);
                 PROTO.store(&mut *proto, Ordering::Release);
+                CONTEXT.store((&raw const *context).cast_mut().cast(), Ordering::Release);
                 // SAFETY: The box keeps its address until `drop` has unregistered it.
                 match kernel::error::to_result(unsafe { ffi::sock_register(&*family) }) {
-                    Ok(()) => return Ok(Self { proto, ops, family, _family: PhantomData }),
+                    Ok(()) => return Ok(Self { proto, ops, family, context }),
                     Err(e) => e,
                 }
             }
             Err(e) => e,
         };
-        PROTO.store(null_mut(), Ordering::Release);
-        OPS.store(null_mut(), Ordering::Release);
+        clear_statics();
         // SAFETY: The caller registered it; no socket was made of it.
         unsafe { ffi::proto_unregister(&mut *proto) };
         Err(err)
@@ -139,14 +156,31 @@ impl<F: Family> Drop for Registration<F> {
         // SAFETY: Both are registered since `new`; sockets hold the module, so none exists now.
         unsafe {
             ffi::sock_unregister(self.family.family);
-            PROTO.store(null_mut(), Ordering::Release);
-            OPS.store(null_mut(), Ordering::Release);
+            clear_statics();
             ffi::proto_unregister(&mut *self.proto);
         }
     }
 }
 
 static OPS: AtomicPtr<ffi::proto_ops> = AtomicPtr::new(null_mut());
+static CONTEXT: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+
+fn clear_statics() {
+    CONTEXT.store(null_mut(), Ordering::Release);
+    PROTO.store(null_mut(), Ordering::Release);
+    OPS.store(null_mut(), Ordering::Release);
+}
+
+/// The context of the registered family.
+///
+/// # Safety
+///
+/// Family `F` is registered, for the length of `'a`.
+unsafe fn context<'a, F: Family>() -> ArcBorrow<'a, F::Context> {
+    let ptr: *const F::Context = CONTEXT.load(Ordering::Acquire).cast();
+    // SAFETY: The registration holds the `Arc` that this points into.
+    unsafe { ArcBorrow::from_raw(ptr) }
+}
 
 fn ops<F: Family>(module: &'static ThisModule, number: u8) -> Result<KBox<ffi::proto_ops>> {
     let ops = ffi::proto_ops {
@@ -216,7 +250,8 @@ unsafe extern "C" fn create<F: Family>(
     // SAFETY: The kernel hands over a new socket; `prot` and `ops` are registered, for the kernel
     // holds the module during this call.
     unsafe {
-        let data = match F::create((*sock).type_ as u32, protocol) {
+        let context: Arc<F::Context> = context::<F>().into();
+        let data = match F::create(&context, (*sock).type_ as u32, protocol) {
             Ok(data) => data,
             Err(e) => return e.to_errno(),
         };
@@ -290,14 +325,18 @@ unsafe extern "C" fn accept<F: Family>(
         };
         let net = ffi::fgdp_helper_sock_net(sk.raw());
         let prot = PROTO.load(Ordering::Acquire);
-        let data = F::create_accepted(&pending);
+        let context: Arc<F::Context> = context::<F>().into();
+        let data = F::create_accepted(&context, &pending);
         match Sock::<F>::alloc(net, newsock, prot, (*(*sock).ops).family, (*arg).kern, data) {
             Ok(new) => {
                 F::accepted(new, pending, sk);
                 (*newsock).state = ffi::socket_state_SS_CONNECTED;
                 0
             }
-            Err(e) => e.to_errno(),
+            Err(e) => {
+                F::abandon(pending);
+                e.to_errno()
+            }
         }
     }
 }

@@ -7,3 +7,9 @@ pub(crate) mod errno;
 pub(crate) mod family;
 pub(crate) mod msg;
 pub(crate) mod sock;
+
+/// Whether the running task may bind to reserved ports.
+pub(crate) fn may_bind_reserved() -> bool {
+    // SAFETY: `init_net` and its user namespace live for ever; process context.
+    unsafe { super::ffi::fgdp_helper_may_bind_reserved() }
+}

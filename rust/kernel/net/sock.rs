@@ -173,6 +173,12 @@ impl<F: Family> Sock<F> {
         unsafe { (&raw mut (*self.sk.get()).__sk_common.skc_state).write_volatile(state) }
     }
 
+    /// Takes over what an accepted socket has from its listener.
+    pub(crate) fn inherit(&self, listener: &Self) {
+        // SAFETY: Both are live; `self` is not visible to anybody yet.
+        unsafe { ffi::fgdp_helper_sock_inherit(self.sk.get(), listener.sk.get()) }
+    }
+
     /// Reports `err` to the next call and to pollers.
     pub(crate) fn report_error(&self, err: Error) {
         self.set_err_word(err.to_errno().wrapping_neg());

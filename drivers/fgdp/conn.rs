@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One connection: the protocol's state, who waits for it, how it ends.
+//!
+//! A connection outlives its socket until the peer has read what was sent. References: the
+//! device's table holds one until both sides said DONE or the channel is dead; a socket, a
+//! listener's queue and running calls hold others. The connection holds its socket until
+//! [`Connection::close`].
+//!
+//! Lock order: `tx` or `rx` (they sleep; one direction's callers), then `state`, then
+//! `Channel::accepted`. `sock` is innermost. Messages are sent without any of these but `tx`/`rx`.
+
+use crate::addr::{Addr, GuestId};
+use crate::channel::Channel;
+use crate::device::Device;
+use crate::family::{AfFgdp, FgdpRef};
+use crate::proto::mem::View;
+use crate::proto::stream::{Conn, Notify};
+use crate::proto::wire::{Kind, Msg, Reason, Refusal};
+use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::consts::*;
+use crate::sys::net::errno::Errno;
+use crate::sys::net::sock::Sock;
+use crate::sys::shm::{GroupMem, SlotMem};
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{ordering::*, Atomic};
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// CONNECT is on its way.
+    Opening,
+    /// Both ends know each other.
+    Open,
+    /// Refused, reset, or the channel is gone.
+    Dead,
+}
+
+struct State {
+    proto: Conn,
+    phase: Phase,
+    opened: bool,
+    closed: bool,
+    error: Option<Error>,
+}
+
+/// Messages that found no space in their lane.
+pub(crate) mod pending {
+    /// CONNECT.
+    pub(crate) const CONNECT: u32 = 1 << 0;
+    /// ACCEPT.
+    pub(crate) const ACCEPT: u32 = 1 << 1;
+    /// READY with the data flag.
+    pub(crate) const DATA: u32 = 1 << 2;
+    /// READY with the space flag.
+    pub(crate) const SPACE: u32 = 1 << 3;
+    /// DONE.
+    pub(crate) const DONE: u32 = 1 << 4;
+}
+
+/// Numbers for listings.
+pub(crate) struct Counters {
+    /// Bytes sent.
+    pub(crate) tx_bytes: Atomic<i64>,
+    /// Bytes received.
+    pub(crate) rx_bytes: Atomic<i64>,
+    /// Sends that slept.
+    pub(crate) tx_waits: Atomic<i64>,
+    /// Receives that slept.
+    pub(crate) rx_waits: Atomic<i64>,
+}
+
+/// One end of a connection.
+#[pin_data]
+pub(crate) struct Connection {
+    /// The device it goes through.
+    pub(crate) device: Arc<Device>,
+    /// The channel it belongs to, for ever: a new channel has new connections.
+    pub(crate) channel: Arc<Channel>,
+    id: u32,
+    kind: Kind,
+    local_port: u32,
+    remote_port: u32,
+    /// Serialises senders; held while copying from user memory.
+    #[pin]
+    pub(crate) tx: Mutex<()>,
+    /// Serialises receivers; held while copying to user memory.
+    #[pin]
+    pub(crate) rx: Mutex<()>,
+    #[pin]
+    state: BhLock<State>,
+    #[pin]
+    sock: BhLock<Option<FgdpRef>>,
+    pending: Atomic<u32>,
+    /// Waits for frames to make a ring of.
+    pub(crate) wants_frames: Atomic<bool>,
+    /// Numbers for listings.
+    pub(crate) counters: Counters,
+}
+
+impl Connection {
+    /// A connection with the free id `id`; its entry is made new.
+    pub(crate) fn new(
+        device: &Arc<Device>,
+        channel: &Arc<Channel>,
+        id: u32,
+        kind: Kind,
+        local_port: u32,
+        remote_port: u32,
+    ) -> Result<Arc<Self>> {
+        let state = State {
+            proto: Conn::new(id, kind),
+            phase: Phase::Opening,
+            opened: false,
+            closed: false,
+            error: None,
+        };
+        let device = device.clone();
+        let channel = channel.clone();
+        let conn = Arc::pin_init(
+            pin_init!(Self {
+                device,
+                channel,
+                id,
+                kind,
+                local_port,
+                remote_port,
+                tx <- new_mutex!((), "fgdp_tx"),
+                rx <- new_mutex!((), "fgdp_rx"),
+                state <- new_bhlock!(state, "fgdp_conn"),
+                sock <- new_bhlock!(None, "fgdp_conn_sock"),
+                pending: Atomic::new(0),
+                wants_frames: Atomic::new(false),
+                counters: Counters {
+                    tx_bytes: Atomic::new(0),
+                    rx_bytes: Atomic::new(0),
+                    tx_waits: Atomic::new(0),
+                    rx_waits: Atomic::new(0),
+                },
+            }),
+            GFP_KERNEL,
+        )?;
+        conn.state.lock().proto.init_entry(&conn.view());
+        Ok(conn)
+    }
+
+    /// Own connection id.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The peer's connection id, once it is known.
+    pub(crate) fn peer_id(&self) -> Option<u32> {
+        self.state.lock().proto.peer_id()
+    }
+
+    /// The lane that this connection's messages take.
+    pub(crate) fn lane(&self) -> u32 {
+        self.id % self.channel.lanes()
+    }
+
+    /// Stream or records.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Own address.
+    pub(crate) fn local(&self) -> Addr {
+        Addr { guest: self.local_guest(), port: self.local_port }
+    }
+
+    /// Own guest id in the connection's group.
+    pub(crate) fn local_guest(&self) -> GuestId {
+        self.device.guest_id()
+    }
+
+    /// The peer's address.
+    pub(crate) fn remote(&self) -> Addr {
+        Addr { guest: self.channel.guest(), port: self.remote_port }
+    }
+
+    /// The memory that both ends see.
+    pub(crate) fn view(&self) -> View<'_, SlotMem, GroupMem> {
+        self.channel.view(&self.device)
+    }
+
+    /// Where it is in its life.
+    pub(crate) fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// Whether bytes can flow.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase() == Phase::Open
+    }
+
+    /// Whether the answer to CONNECT is awaited.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.phase() == Phase::Opening
+    }
+
+    /// Whether it has ever been open.
+    pub(crate) fn was_open(&self) -> bool {
+        self.state.lock().opened
+    }
+
+    /// Why it died, once.
+    pub(crate) fn take_error(&self) -> Option<Error> {
+        self.state.lock().error.take()
+    }
+
+    /// Runs `f` on the protocol's state. A rule that the peer broke ends the channel.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNRESET` when the peer broke a rule, now or before.
+    pub(crate) fn with<R>(
+        &self,
+        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>) -> Result<R, Reason>,
+    ) -> Result<R> {
+        let view = self.view();
+        let result = f(&mut self.state.lock().proto, &view);
+        result.map_err(|reason| self.broken(reason))
+    }
+
+    /// As [`Connection::with`], for what needs the peer's accepted extents, too.
+    pub(crate) fn with_rx<R>(
+        &self,
+        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, u32) -> Result<R, Reason>,
+    ) -> Result<R> {
+        let view = self.view();
+        let mut state = self.state.lock();
+        let accepted = self.channel.accepted.lock();
+        let avail = state.proto.rx_avail(&view, &accepted);
+        drop(accepted);
+        let result = avail.and_then(|avail| f(&mut state.proto, &view, avail));
+        drop(state);
+        result.map_err(|reason| self.broken(reason))
+    }
+
+    fn broken(&self, reason: Reason) -> Error {
+        self.device.break_channel(&self.channel, reason);
+        self.die(Errno::ConnReset.into());
+        Errno::ConnReset.into()
+    }
+
+    /// Makes `sk` the one that is woken.
+    pub(crate) fn attach(&self, sk: &Sock<AfFgdp>) {
+        let old = self.sock.lock().replace(ARef::from(sk));
+        drop(old);
+        // The peer may have died before there was a socket to tell.
+        let error = self.state.lock().error.take();
+        if let Some(error) = error {
+            sk.set_state(TCP_CLOSE);
+            sk.report_error(error);
+        }
+    }
+
+    fn socket(&self) -> Option<FgdpRef> {
+        self.sock.lock().clone()
+    }
+
+    /// Sends the CONNECT.
+    pub(crate) fn start(&self) {
+        self.post(pending::CONNECT);
+    }
+
+    /// Becomes open as the answer to a CONNECT, and says so.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the peer broke.
+    pub(crate) fn accept(&self, peer_id: u32) -> Result<(), Reason> {
+        let view = self.view();
+        let mut state = self.state.lock();
+        state.proto.set_peer(&view, peer_id)?;
+        state.phase = Phase::Open;
+        state.opened = true;
+        Ok(())
+    }
+
+    /// The peer accepted. Bottom half.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the peer broke.
+    pub(crate) fn on_accept(&self, peer_id: u32) -> Result<(), Reason> {
+        let view = self.view();
+        let mut state = self.state.lock();
+        if state.phase != Phase::Opening {
+            return Err(Reason::BadMsg);
+        }
+        state.proto.set_peer(&view, peer_id)?;
+        state.phase = Phase::Open;
+        state.opened = true;
+        let closed = state.closed;
+        drop(state);
+        if closed {
+            // Closed while connecting: now there is somebody to tell.
+            self.post(pending::DATA);
+            self.advance_close();
+        } else if let Some(sk) = self.socket() {
+            sk.set_state(TCP_ESTABLISHED);
+            sk.state_change();
+            sk.write_space();
+        }
+        Ok(())
+    }
+
+    /// The peer refused. Bottom half.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadMsg`] when it had accepted before.
+    pub(crate) fn on_refuse(&self, error: Refusal) -> Result<(), Reason> {
+        if !self.is_opening() {
+            return Err(Reason::BadMsg);
+        }
+        self.die(match error {
+            Refusal::Type => Errno::Prototype.into(),
+            Refusal::Refused | Refusal::NoMem | Refusal::Backlog => Errno::ConnRefused.into(),
+        });
+        // The peer made no entry: nobody looks at ours.
+        self.device.forget(self);
+        Ok(())
+    }
+
+    /// The peer's entry changed. Bottom half.
+    pub(crate) fn on_ready(&self, data: bool, space: bool) {
+        if self.state.lock().closed {
+            self.advance_close();
+            return;
+        }
+        let reset = self.with_rx(|proto, _, _| Ok(proto.rx_reset())).unwrap_or(false);
+        if reset {
+            self.die(Errno::ConnReset.into());
+            return;
+        }
+        let Some(sk) = self.socket() else {
+            return;
+        };
+        if data {
+            sk.data_ready();
+        }
+        if space {
+            sk.write_space();
+        }
+    }
+
+    /// The peer will not look at the own entry again. Bottom half.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadMsg`] when it said so before.
+    pub(crate) fn on_done(&self) -> Result<(), Reason> {
+        let mut state = self.state.lock();
+        state.proto.peer_done()?;
+        let closed = state.closed;
+        drop(state);
+        if closed {
+            self.advance_close();
+        } else if let Some(sk) = self.socket() {
+            sk.state_change();
+            sk.write_space();
+        }
+        Ok(())
+    }
+
+    /// Ends the connection for its user with `error`: refused, reset, channel gone. Any context.
+    pub(crate) fn die(&self, error: Error) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Dead {
+            return;
+        }
+        state.phase = Phase::Dead;
+        let sock = self.sock.lock().clone();
+        if sock.is_none() {
+            state.error = Some(error);
+        }
+        drop(state);
+        if let Some(sk) = sock {
+            sk.set_state(TCP_CLOSE);
+            sk.report_error(error);
+            sk.state_change();
+            sk.write_space();
+        }
+    }
+
+    /// No more bytes will be sent (`shutdown(SHUT_WR)`). Bytes sent before still arrive.
+    pub(crate) fn finish(&self) {
+        let notify = self.with(|proto, view| Ok(proto.tx_fin(view)));
+        self.notify_data(notify);
+    }
+
+    /// The user is gone. Unread bytes, or `reset`, abort; else what was sent is still delivered.
+    pub(crate) fn close(&self, reset: bool) {
+        let unread = self.readable() > 0;
+        let sock = self.sock.lock().take();
+        let mut state = self.state.lock();
+        let first = !state.closed;
+        state.closed = true;
+        drop(state);
+        if first {
+            let notify = self.with(|proto, view| {
+                let data = if reset || unread { proto.tx_reset(view) } else { proto.tx_fin(view) };
+                Ok((data, proto.shut_rx(view)))
+            });
+            if let Ok((data, space)) = notify {
+                self.notify_data(Ok(data));
+                self.notify_space(Ok(space));
+            }
+            self.advance_close();
+        }
+        drop(sock);
+    }
+
+    /// Says DONE when that is possible, forgets the connection when both sides did. Any context.
+    pub(crate) fn advance_close(&self) {
+        if self.channel.is_dead() {
+            self.device.forget(self);
+            return;
+        }
+        loop {
+            let step = self.with_rx(|proto, view, _| {
+                let done = proto.poll_done(view)?.is_some();
+                let again = !done && !proto.done_sent() && proto.arm_close(view)?;
+                Ok((done, again, proto.is_free()))
+            });
+            let Ok((done, again, free)) = step else {
+                self.device.forget(self);
+                return;
+            };
+            if done {
+                self.post(pending::DONE);
+            }
+            if free && self.pending.load(Acquire) == 0 {
+                self.device.forget(self);
+            }
+            if !again {
+                return;
+            }
+        }
+    }
+
+    /// Tells the peer about bytes or flags if it waits for them.
+    pub(crate) fn notify_data(&self, notify: Result<Notify>) {
+        if matches!(notify, Ok(Notify { ready: true })) {
+            self.post(pending::DATA);
+        }
+    }
+
+    /// Tells the peer about space or flags if it waits for them.
+    pub(crate) fn notify_space(&self, notify: Result<Notify>) {
+        if matches!(notify, Ok(Notify { ready: true })) {
+            self.post(pending::SPACE);
+        }
+    }
+
+    fn post(&self, what: u32) {
+        let mut old = self.pending.load(Relaxed);
+        while let Err(now) = self.pending.cmpxchg(old, old | what, Full) {
+            old = now;
+        }
+        self.flush();
+    }
+
+    /// Sends what is pending, in the order that the protocol wants.
+    pub(crate) fn flush(&self) {
+        let mut bits = self.pending.xchg(0, Full);
+        while bits != 0 {
+            let bit = bits & bits.wrapping_neg();
+            if let Some(msg) = self.message(bit) {
+                if !self.channel.send(&self.device, self.lane(), &msg) {
+                    // No space: the channel flushes us when there is.
+                    let mut old = self.pending.load(Relaxed);
+                    while let Err(now) = self.pending.cmpxchg(old, old | bits, Full) {
+                        old = now;
+                    }
+                    self.channel.backlog(&self.device, self.lane());
+                    return;
+                }
+            }
+            bits &= !bit;
+        }
+        if self.state.lock().proto.is_free() {
+            self.device.forget(self);
+        }
+    }
+
+    /// Whether messages wait for space in the lane.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.load(Acquire) != 0
+    }
+
+    fn message(&self, bit: u32) -> Option<Msg> {
+        let peer = || self.peer_id();
+        Some(match bit {
+            pending::CONNECT => Msg::Connect {
+                peer_conn: self.id,
+                src_port: self.local_port,
+                dst_port: self.remote_port,
+                kind: self.kind,
+            },
+            pending::ACCEPT => Msg::Accept { conn: peer()?, peer_conn: self.id },
+            pending::DATA => Msg::Ready { conn: peer()?, data: true, space: false },
+            pending::SPACE => Msg::Ready { conn: peer()?, data: false, space: true },
+            pending::DONE => Msg::Done { conn: peer()? },
+            _ => return None,
+        })
+    }
+
+    /// Says ACCEPT.
+    pub(crate) fn send_accept(&self) {
+        self.post(pending::ACCEPT);
+    }
+
+    /// Bytes that can be read.
+    pub(crate) fn readable(&self) -> u32 {
+        self.with_rx(|_, _, avail| Ok(avail)).unwrap_or(0)
+    }
+
+    /// Bytes sent that the peer has not read.
+    pub(crate) fn unacked(&self) -> u32 {
+        self.with(|proto, view| proto.tx_unacked(view)).unwrap_or(0)
+    }
+
+    /// Whether the peer has read everything; else asks to be woken when it has.
+    pub(crate) fn arm_drained(&self) -> bool {
+        self.phase() == Phase::Dead
+            || self.with(|proto, view| proto.arm_drained(view)).unwrap_or(true)
+                && self.unacked() == 0
+    }
+
+    /// Wakes the socket, for whatever reason it sleeps.
+    pub(crate) fn wake(&self) {
+        if let Some(sk) = self.socket() {
+            sk.data_ready();
+            sk.write_space();
+        }
+    }
+
+    /// Gives the frames of all rings back to the channel's pool. The peer does not look any more.
+    pub(crate) fn free_rings(&self) {
+        let rings = self.state.lock().proto.take_tx_rings();
+        for ring in rings.into_iter().flatten() {
+            self.device.free_ring(&self.channel, ring);
+        }
+    }
+
+    /// Gives the ring back if nothing is in it: others are short of frames.
+    pub(crate) fn release_idle_ring(&self) {
+        // Not under a sender's hands.
+        let Some(_tx) = self.tx.try_lock() else {
+            return;
+        };
+        if let Ok(Some(ring)) = self.with(|proto, view| proto.release_tx_ring(view)) {
+            self.device.free_ring(&self.channel, ring);
+        }
+    }
+
+    /// Size of the ring that is written to, in bytes.
+    pub(crate) fn tx_ring_bytes(&self) -> u32 {
+        self.state.lock().proto.tx_ring().map_or(0, |r| r.bytes())
+    }
+}

@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What may sleep: calls to the host, its events, channels that come and go, frames, accepting.
+//!
+//! One run at a time per device, under `Device::ctl`.
+
+use crate::addr::GuestId;
+use crate::channel::{Channel, Peering};
+use crate::device::{Device, CTL};
+use crate::peer::Peer;
+use crate::port;
+use crate::proto::ctrl::{self, Action, Input};
+use crate::proto::grant::{Accepted, Extent};
+use crate::proto::ring;
+use crate::proto::wire::{
+    self, ChanHdr, ChanState, DirEntry, DirError, Event, Frames, FramesOp, Hello, Kind, Msg,
+    PeerState, Range, Ranges, Reason, Refusal, Request, SlotHdr, Status, ABI, MAX_RANGES,
+    MAX_SLOTS, NO_IVSHMEM,
+};
+use crate::sys::net::errno::Errno;
+use crate::transport::CallError;
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+use kernel::sync::Arc;
+use kernel::workqueue::{impl_has_work, WorkItem};
+
+/// Something to do in process context.
+pub(crate) enum Job {
+    /// The host said something.
+    Event(KVec<u8>),
+    /// Somebody wants the channel to the member in this slot.
+    Want(u32),
+    /// A peer opens a connection.
+    Connect {
+        /// From whom.
+        channel: Arc<Channel>,
+        /// The peer's connection id.
+        peer_conn: u32,
+        /// The peer's port.
+        src_port: u32,
+        /// The port that it wants.
+        dst_port: u32,
+        /// What it wants to carry.
+        kind: Kind,
+    },
+}
+
+struct PeerCtl {
+    chan: ctrl::Channel,
+    /// The round that is opening or up.
+    channel: Option<Arc<Channel>>,
+}
+
+/// State that only `ctl` work uses.
+pub(crate) struct Ctl {
+    peers: KVec<PeerCtl>,
+}
+
+impl Ctl {
+    /// No channel to anybody.
+    pub(crate) fn new() -> Result<Self> {
+        let mut peers = KVec::with_capacity(MAX_SLOTS as usize, GFP_KERNEL)?;
+        for _ in 0..MAX_SLOTS {
+            let peer = PeerCtl { chan: ctrl::Channel::new(), channel: None };
+            peers.push(peer, GFP_KERNEL)?;
+        }
+        Ok(Self { peers })
+    }
+
+    fn peer(&mut self, slot: u32) -> Option<&mut PeerCtl> {
+        self.peers.get_mut(slot as usize)
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self, 0> for Device { self.ctl_work }
+}
+
+impl WorkItem<CTL> for Device {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.run_ctl();
+    }
+}
+
+impl Device {
+    /// Presents this guest to the host and looks for peers.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when the host does not answer or refuses, with a line in the log.
+    pub(crate) fn hello(self: &Arc<Self>) -> Result {
+        let hello = Hello {
+            abi: ABI,
+            generation: self.identity.generation,
+            lanes: self.identity.lanes as u16,
+            ivshmem_id: self.transport.bell_id().unwrap_or(NO_IVSHMEM),
+        };
+        self.call(&Request::Hello(hello)).map_err(|e| {
+            pr_err!("{}: the host refused HELLO: {:?}\n", self.transport.name(), e);
+            EIO
+        })?;
+        self.lost.store(true, Release);
+        self.kick_ctl();
+        Ok(())
+    }
+
+    fn call(&self, request: &Request<'_>) -> Result<(), CallError> {
+        let mut reply = [0u8; 64];
+        let result = self.transport.call(request, &mut reply).map(|_| ());
+        if result.is_err() {
+            self.counters.calls_refused.add(1, Relaxed);
+        }
+        result
+    }
+
+    fn status(&self, request: &Request<'_>) -> Status {
+        match self.call(request) {
+            Ok(()) => Status::Ok,
+            Err(CallError::Status(status)) => status,
+            // No answer: as if the host knew nothing of it.
+            Err(_) => Status::NoPeer,
+        }
+    }
+
+    fn run_ctl(self: &Arc<Self>) {
+        let mut ctl = self.ctl.lock();
+        if self.gone.load(Acquire) {
+            self.jobs.lock().clear();
+            return;
+        }
+        loop {
+            let jobs = core::mem::replace(&mut *self.jobs.lock(), KVec::new());
+            let idle = jobs.is_empty();
+            for job in jobs {
+                match job {
+                    Job::Event(bytes) => self.event(&mut ctl, &bytes),
+                    Job::Want(slot) => self.feed(&mut ctl, slot, Input::Want),
+                    Job::Connect { channel, peer_conn, src_port, dst_port, kind } => {
+                        self.accept(&channel, peer_conn, src_port, dst_port, kind);
+                    }
+                }
+            }
+            if self.lost.xchg(false, Full) {
+                self.read_all(&mut ctl);
+            }
+            self.look_after(&mut ctl);
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// Everything anew: the directory, and what the peers' channel headers say.
+    fn read_all(self: &Arc<Self>, ctl: &mut Ctl) {
+        for slot in 1..self.host.dir_entries.min(MAX_SLOTS) {
+            self.read_entry(ctl, slot);
+            let header = ctl.peer(slot).and_then(|p| p.channel.clone()).map(|channel| {
+                ChanHdr::read_peer(&channel.view(self), self.identity.slot)
+            });
+            match header {
+                Some(Ok(hdr)) => {
+                    let own_generation = self.identity.generation;
+                    self.feed(ctl, slot, Input::PeerHeader { hdr, own_generation });
+                }
+                Some(Err(reason)) => self.feed(ctl, slot, Input::End(reason)),
+                None => {}
+            }
+        }
+    }
+
+    fn read_entry(self: &Arc<Self>, ctl: &mut Ctl, slot: u32) {
+        // A guest is no peer of itself, but for the loopback, which has nobody else.
+        let own = slot == self.identity.slot;
+        if own && self.guest_id() != GuestId::LOOPBACK {
+            return;
+        }
+        let Some(peer) = self.peer(slot) else {
+            return;
+        };
+        let entry = match DirEntry::read(self.group(), self.host.dir_offset, slot) {
+            Ok(entry) => entry,
+            // The event that follows the write brings us back.
+            Err(DirError::Busy) => return,
+            Err(DirError::Invalid) => DirEntry::default(),
+        };
+        peer.set_entry(&entry);
+        let bell = (entry.ivshmem_id != NO_IVSHMEM).then_some(entry.ivshmem_id);
+        self.transport.set_peer_bell(slot, bell);
+        let input = Input::Directory { state: entry.state, generation: entry.generation };
+        self.feed(ctl, slot, input);
+        if entry.state == PeerState::Ready {
+            self.feed(ctl, slot, Input::Want);
+        }
+        self.notify_waiters();
+    }
+
+    fn event(self: &Arc<Self>, ctl: &mut Ctl, bytes: &[u8]) {
+        match Event::parse(bytes) {
+            Ok(Event::Peer { peer, .. }) => self.read_entry(ctl, peer),
+            Ok(Event::Channel { peer, generation, open, reason }) => {
+                // The directory may have changed before: its event comes first, but may be lost.
+                let input = if open {
+                    Input::PeerOpened { generation }
+                } else {
+                    Input::PeerClosed { generation, reason }
+                };
+                self.feed(ctl, peer, input);
+            }
+            Ok(Event::Frames(frames)) => self.frames(ctl, &frames),
+            Ok(Event::Lost) => self.lost.store(true, Release),
+            Err(_) => self.counters.bad_events.add(1, Relaxed),
+        }
+    }
+
+    /// Feeds the state machine of the channel to `slot` and does what it says, until it is content.
+    fn feed(self: &Arc<Self>, ctl: &mut Ctl, slot: u32, input: Input) {
+        let mut next = Some(input);
+        // Each action gives at most one input back, and the machine settles after a few.
+        while let Some(input) = next.take() {
+            let Some(peer) = ctl.peer(slot) else {
+                return;
+            };
+            let actions = peer.chan.handle(input);
+            for action in actions.iter() {
+                if let Some(input) = self.act(ctl, slot, action) {
+                    // A later action of the same list never waits for this input.
+                    next = Some(input);
+                }
+            }
+        }
+    }
+
+    fn act(self: &Arc<Self>, ctl: &mut Ctl, slot: u32, action: Action) -> Option<Input> {
+        let peer = self.peer(slot)?.clone();
+        let state = ctl.peer(slot)?;
+        match action {
+            Action::Prepare => {
+                state.channel = self.prepare(&peer, state.chan.generation()?);
+                None
+            }
+            Action::CallOpen { generation } => {
+                let channel = wire::Channel { peer: slot, peer_generation: generation, reason: Reason::None };
+                Some(Input::OpenReply(self.status(&Request::ChannelOpen(channel))))
+            }
+            Action::CallClose { generation, reason } => {
+                let channel = wire::Channel { peer: slot, peer_generation: generation, reason };
+                Some(Input::CloseReply(self.status(&Request::ChannelClose(channel))))
+            }
+            Action::PeerReady => {
+                let Some(channel) = state.channel.clone() else {
+                    return Some(Input::End(Reason::NoFrames));
+                };
+                let p = channel.peering;
+                match SlotHdr::read_peer(&channel.view(self), p.generation) {
+                    Ok(hdr) => {
+                        *channel.accepted.lock() = Accepted::new(p.base, p.size, hdr.conns);
+                        None
+                    }
+                    Err(reason) => Some(Input::End(reason)),
+                }
+            }
+            Action::Up => {
+                let channel = state.channel.clone()?;
+                self.offer(&channel, 1);
+                peer.set_channel(channel.clone());
+                for lane in 0..channel.lanes() {
+                    self.kick_lane(lane);
+                }
+                self.notify_waiters();
+                None
+            }
+            Action::Down(reason) => {
+                let channel = state.channel.take();
+                self.down(&peer, channel, reason);
+                None
+            }
+            Action::Reclaim => {
+                self.reclaim(slot);
+                None
+            }
+        }
+    }
+
+    fn prepare(&self, peer: &Peer, generation: u32) -> Option<Arc<Channel>> {
+        let entry = peer.entry();
+        ring::reset(self.slot(), peer.number);
+        let hdr = ChanHdr {
+            state: ChanState::Open,
+            peer_generation: generation,
+            reason: Reason::None,
+        };
+        hdr.write(self.slot(), peer.number);
+        let peering = Peering {
+            slot: peer.number,
+            base: entry.slot_offset,
+            size: entry.slot_size,
+            generation,
+            guest: GuestId(entry.guest_id),
+            lanes: self.identity.lanes.min(u32::from(entry.lanes)).max(1),
+        };
+        Channel::new(peering, self.identity.slot).ok()
+    }
+
+    fn down(self: &Arc<Self>, peer: &Peer, channel: Option<Arc<Channel>>, reason: Reason) {
+        if let Some(count) = self.counters.down.get(reason.as_u32() as usize) {
+            count.add(1, Relaxed);
+        }
+        if reason.is_violation() {
+            pr_warn!("{}: channel to slot {} broken: {}\n", self.transport.name(), peer.number, reason.name());
+        }
+        peer.clear_channel(reason);
+        let state = if reason.is_violation() { ChanState::Broken } else { ChanState::Closed };
+        let generation = peer.entry().generation;
+        ChanHdr { state, peer_generation: generation, reason }.write(self.slot(), peer.number);
+        if let Some(channel) = channel {
+            channel.kill(reason);
+            self.each_connection(&channel, |conn| conn.die(Errno::ConnReset.into()));
+        }
+        self.notify_waiters();
+    }
+
+    /// Offers `units` times 2 MiB of the own slot to the peer of `channel`.
+    fn offer(self: &Arc<Self>, channel: &Channel, units: u32) {
+        let p = channel.peering;
+        let Some(extent) = self.pool.lock().offer(p.slot, units) else {
+            return;
+        };
+        let range = [Range { pfn: extent.pfn, frames: extent.frames }];
+        let Some(ranges) = Ranges::new(&range) else {
+            return;
+        };
+        let frames = Frames {
+            op: FramesOp::Offer,
+            peer: p.slot,
+            peer_generation: p.generation,
+            extent: extent.id,
+            ranges,
+        };
+        if self.status(&Request::Frames(frames)) != Status::Ok {
+            self.pool.lock().refused(p.slot, extent.id);
+        }
+    }
+
+    fn frames(self: &Arc<Self>, ctl: &mut Ctl, frames: &Frames<'_>) {
+        let slot = frames.peer;
+        let Some(state) = ctl.peer(slot) else {
+            return;
+        };
+        let Some(channel) = state.channel.clone() else {
+            return;
+        };
+        if channel.peering.generation != frames.peer_generation {
+            return;
+        }
+        match frames.op {
+            FramesOp::Offer if state.chan.takes_frames() => {
+                if let Err(reason) = self.accept_frames(&channel, frames) {
+                    self.feed(ctl, slot, Input::End(reason));
+                }
+            }
+            FramesOp::Accept => {
+                if self.pool.lock().accepted(slot, frames.extent) {
+                    self.feed_starved(&channel);
+                }
+            }
+            FramesOp::Release => {
+                if !self.pool.lock().released(slot, frames.extent) {
+                    self.feed(ctl, slot, Input::End(Reason::BadExtent));
+                }
+            }
+            FramesOp::Revoke => {
+                channel.accepted.lock().remove(frames.extent);
+                self.answer(&channel, FramesOp::Release, frames.extent);
+            }
+            FramesOp::Offer => {}
+        }
+    }
+
+    fn accept_frames(&self, channel: &Channel, frames: &Frames<'_>) -> Result<(), Reason> {
+        let mut accepted = channel.accepted.lock();
+        for range in frames.ranges.iter().take(MAX_RANGES) {
+            let extent = Extent { id: frames.extent, pfn: range.pfn, frames: range.frames };
+            accepted.insert(extent)?;
+        }
+        drop(accepted);
+        self.answer(channel, FramesOp::Accept, frames.extent);
+        Ok(())
+    }
+
+    fn answer(&self, channel: &Channel, op: FramesOp, extent: u32) {
+        let frames = Frames {
+            op,
+            peer: channel.peering.slot,
+            peer_generation: channel.peering.generation,
+            extent,
+            ranges: Ranges::NONE,
+        };
+        // A refusal means that the host has forgotten the channel: its event is on the way.
+        let _status = self.status(&Request::Frames(frames));
+    }
+
+    /// Wakes who waits for frames of `channel`.
+    fn feed_starved(self: &Arc<Self>, channel: &Channel) {
+        if !channel.starved.xchg(false, Full) {
+            return;
+        }
+        self.each_connection(channel, |conn| {
+            if conn.wants_frames.xchg(false, Full) {
+                conn.wake();
+            }
+        });
+    }
+
+    /// Ends channels that broke, offers frames that are missed, wakes who waits for them.
+    fn look_after(self: &Arc<Self>, ctl: &mut Ctl) {
+        for slot in 1..MAX_SLOTS {
+            let Some(channel) = ctl.peer(slot).and_then(|p| p.channel.clone()) else {
+                continue;
+            };
+            if let Some(reason) = channel.death() {
+                self.feed(ctl, slot, Input::End(reason));
+                continue;
+            }
+            let units = channel.need_units.xchg(0, Full);
+            if units != 0 {
+                self.offer(&channel, units);
+            } else if channel.starved.load(Acquire) {
+                self.each_connection(&channel, |conn| conn.release_idle_ring());
+                self.feed_starved(&channel);
+            }
+        }
+    }
+
+    /// A peer opens a connection: finds the listener and answers.
+    fn accept(
+        self: &Arc<Self>,
+        channel: &Arc<Channel>,
+        peer_conn: u32,
+        src_port: u32,
+        dst_port: u32,
+        kind: Kind,
+    ) {
+        if channel.is_dead() {
+            return;
+        }
+        let lane = peer_conn % channel.lanes();
+        let result = self.try_accept(channel, peer_conn, src_port, dst_port, kind);
+        match result {
+            Ok(()) => self.counters.accepts.add(1, Relaxed),
+            Err(Some(error)) => {
+                self.counters.refusals.add(1, Relaxed);
+                channel.send_later(self, lane, &Msg::Refuse { conn: peer_conn, error });
+            }
+            Err(None) => {}
+        }
+    }
+
+    fn try_accept(
+        self: &Arc<Self>,
+        channel: &Arc<Channel>,
+        peer_conn: u32,
+        src_port: u32,
+        dst_port: u32,
+        kind: Kind,
+    ) -> Result<(), Option<Refusal>> {
+        let listener = port::listener(&self.stack, dst_port).ok_or(Refusal::Refused)?;
+        if listener.kind != kind {
+            return Err(Some(Refusal::Type));
+        }
+        if !listener.has_room() {
+            return Err(Some(Refusal::Backlog));
+        }
+        let conn = self
+            .add_connection(channel, kind, dst_port, src_port)
+            .map_err(|_| Refusal::NoMem)?;
+        if let Err(reason) = conn.accept(peer_conn) {
+            self.break_channel(channel, reason);
+            return Err(None);
+        }
+        conn.send_accept();
+        if listener.push(conn.clone()).is_err() {
+            // The listener closed or filled up meanwhile: as TCP, the peer sees a reset.
+            conn.close(true);
+        }
+        Ok(())
+    }
+
+    /// Closes all channels in order and says good-bye.
+    pub(crate) fn end_channels(self: &Arc<Self>) {
+        let mut ctl = self.ctl.lock();
+        for slot in 1..MAX_SLOTS {
+            self.feed(&mut ctl, slot, Input::End(Reason::Unload));
+        }
+        for peer in &mut ctl.peers {
+            peer.channel = None;
+        }
+        // The device may be gone already; nothing depends on the answer.
+        let _status = self.status(&Request::Bye);
+        self.jobs.lock().clear();
+    }
+}

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `AF_FGDP`: what the system calls do.
+//!
+//! Lock order: the socket's lock, then `AfFgdp::inner`, then a connection's locks. `inner` is
+//! never held over a call into a connection or a device.
+
+use crate::addr::{Addr, GuestId, PORT_ANY};
+use crate::conn::Connection;
+use crate::listen::Listener;
+use crate::port::Binding;
+use crate::proto::wire::Kind;
+use crate::stack::Stack;
+use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::consts::*;
+use crate::sys::net::errno::Errno;
+use crate::sys::net::family::{Family, MAX_NAME};
+use crate::sys::net::msg::{RecvMsg, SendMsg};
+use crate::sys::net::sock::{Sock, SockRef};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// A counted reference to a socket of the family.
+pub(crate) type FgdpRef = SockRef<AfFgdp>;
+
+#[derive(Clone)]
+enum Role {
+    Idle,
+    Listening(Arc<Listener>),
+    Connected(Arc<Connection>),
+}
+
+struct Inner {
+    bound: Option<Arc<Binding>>,
+    local: GuestId,
+    role: Role,
+}
+
+/// The data of a socket.
+#[pin_data]
+pub(crate) struct AfFgdp {
+    stack: Arc<Stack>,
+    kind: Kind,
+    #[pin]
+    inner: BhLock<Inner>,
+}
+
+impl AfFgdp {
+    /// The connection, open, opening or dead.
+    pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
+        match &self.inner.lock().role {
+            Role::Connected(conn) => Some(conn.clone()),
+            _ => None,
+        }
+    }
+
+    fn listener(&self) -> Option<Arc<Listener>> {
+        match &self.inner.lock().role {
+            Role::Listening(listener) => Some(listener.clone()),
+            _ => None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.inner.lock().role, Role::Idle)
+    }
+
+    fn set_role(&self, role: Role) {
+        let old = core::mem::replace(&mut self.inner.lock().role, role);
+        drop(old);
+    }
+
+    /// What all sockets share.
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Binds to a port of the kernel's choice unless the socket is bound.
+    fn autobind(&self) -> Result<u32> {
+        if let Some(bound) = &self.inner.lock().bound {
+            return Ok(bound.port);
+        }
+        let bound = Arc::new(Binding::new(&self.stack, PORT_ANY)?, GFP_KERNEL)?;
+        let port = bound.port;
+        self.inner.lock().bound = Some(bound);
+        Ok(port)
+    }
+}
+
+impl Family for AfFgdp {
+    const NAME: &'static CStr = c"FGDP";
+
+    type Context = Stack;
+    type Pending = Arc<Connection>;
+
+    fn create(
+        stack: &Arc<Stack>,
+        sock_type: u32,
+        protocol: i32,
+    ) -> Result<impl PinInit<Self, Error>> {
+        let kind = match sock_type {
+            SOCK_STREAM => Kind::Stream,
+            SOCK_SEQPACKET => Kind::SeqPacket,
+            _ => return Err(Errno::SockTNoSupport.into()),
+        };
+        if protocol != 0 {
+            return Err(Errno::ProtoNoSupport.into());
+        }
+        let inner = Inner { bound: None, local: GuestId::ANY, role: Role::Idle };
+        let stack = stack.clone();
+        Ok(try_pin_init!(Self {
+            stack,
+            kind,
+            inner <- new_bhlock!(inner, "fgdp_sock"),
+        }))
+    }
+
+    fn accept(sk: &Sock<Self>, nonblock: bool) -> Result<Arc<Connection>> {
+        let listener = sk.data().listener().ok_or(EINVAL)?;
+        let mut timeo = sk.rcvtimeo(nonblock);
+        sk.wait(&mut timeo, || match listener.pop() {
+            Some(conn) => Some(Ok(conn)),
+            None if sk.state() != TCP_LISTEN => Some(Err(EINVAL)),
+            None => None,
+        })?
+    }
+
+    fn create_accepted(
+        stack: &Arc<Stack>,
+        conn: &Arc<Connection>,
+    ) -> impl PinInit<Self, Error> {
+        let inner = Inner {
+            bound: None,
+            local: conn.local_guest(),
+            role: Role::Connected(conn.clone()),
+        };
+        let stack = stack.clone();
+        let kind = conn.kind();
+        try_pin_init!(Self {
+            stack,
+            kind,
+            inner <- new_bhlock!(inner, "fgdp_sock"),
+        })
+    }
+
+    fn accepted(sk: &Sock<Self>, conn: Arc<Connection>, listener: &Sock<Self>) {
+        sk.inherit(listener);
+        sk.set_state(TCP_ESTABLISHED);
+        conn.attach(sk);
+    }
+
+    fn abandon(conn: Arc<Connection>) {
+        conn.close(true);
+    }
+
+    fn release(sk: &Sock<Self>) {
+        let data = sk.data();
+        let role = core::mem::replace(&mut data.inner.lock().role, Role::Idle);
+        match role {
+            Role::Idle => {}
+            Role::Listening(listener) => {
+                sk.set_state(TCP_CLOSE);
+                if let Some(bound) = &data.inner.lock().bound.clone() {
+                    bound.listen(None);
+                }
+                listener.close();
+            }
+            Role::Connected(conn) => {
+                let linger = sk.linger();
+                if let Some(mut timeo) = linger.filter(|t| *t > 0) {
+                    conn.finish();
+                    // What the wait ends with does not matter: the close goes on.
+                    let _ = sk.wait(&mut timeo, || conn.arm_drained().then_some(()));
+                }
+                conn.close(linger == Some(0));
+                sk.set_state(TCP_CLOSE);
+            }
+        }
+        let bound = data.inner.lock().bound.take();
+        drop(bound);
+    }
+
+    fn bind(sk: &Sock<Self>, name: &[u8]) -> Result {
+        let data = sk.data();
+        let addr = Addr::parse(data.stack.family, name)?;
+        let own = addr.guest == GuestId::ANY || data.stack.is_own(addr.guest);
+        if !own {
+            return Err(Errno::AddrNotAvail.into());
+        }
+        let _guard = sk.lock();
+        if data.inner.lock().bound.is_some() || !data.is_idle() {
+            return Err(EINVAL);
+        }
+        let bound = Arc::new(Binding::new(&data.stack, addr.port)?, GFP_KERNEL)?;
+        let mut inner = data.inner.lock();
+        inner.bound = Some(bound);
+        inner.local = addr.guest;
+        drop(inner);
+        Ok(())
+    }
+
+    fn connect(sk: &Sock<Self>, name: &[u8], nonblock: bool) -> Result {
+        let data = sk.data();
+        let addr = Addr::parse(data.stack.family, name)?;
+        let guard = sk.lock();
+        let conn = match data.inner.lock().role.clone() {
+            Role::Listening(_) => return Err(Errno::IsConn.into()),
+            Role::Connected(conn) => Some(conn),
+            Role::Idle => None,
+        };
+        let conn = match conn {
+            Some(conn) => {
+                if conn.is_open() {
+                    return Err(Errno::IsConn.into());
+                }
+                if nonblock && conn.is_opening() {
+                    return Err(Errno::Already.into());
+                }
+                conn
+            }
+            None => {
+                let port = data.autobind()?;
+                let guest = match addr.guest {
+                    GuestId::ANY => GuestId::LOOPBACK,
+                    guest if data.stack.is_own(guest) => GuestId::LOOPBACK,
+                    guest => guest,
+                };
+                let (device, peer) = data.stack.find(guest).ok_or(Errno::HostUnreach)?;
+                let conn = device.connect(&peer, data.kind, port, addr.port, sk)?;
+                data.set_role(Role::Connected(conn.clone()));
+                sk.set_state(TCP_SYN_SENT);
+                conn.start();
+                conn
+            }
+        };
+        drop(guard);
+        let mut timeo = sk.sndtimeo(nonblock);
+        let waited = sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()));
+        match waited {
+            Ok(()) => {}
+            // As TCP: the time is over, opening goes on.
+            Err(e) if e == EAGAIN => return Err(Errno::InProgress.into()),
+            Err(e) => return Err(e),
+        }
+        let _guard = sk.lock();
+        if conn.is_open() {
+            sk.set_state(TCP_ESTABLISHED);
+            return Ok(());
+        }
+        // The attempt failed: the socket may try again.
+        let err = sk.take_error().err().or(conn.take_error());
+        if data.connection().is_some_and(|c| Arc::ptr_eq(&c, &conn)) {
+            data.set_role(Role::Idle);
+            sk.set_state(TCP_CLOSE);
+        }
+        conn.close(true);
+        Err(err.unwrap_or(Errno::ConnAborted.into()))
+    }
+
+    fn listen(sk: &Sock<Self>, backlog: u32) -> Result {
+        let data = sk.data();
+        let _guard = sk.lock();
+        if let Some(listener) = data.listener() {
+            sk.set_max_ack_backlog(backlog);
+            return listener.set_backlog(backlog);
+        }
+        if !data.is_idle() {
+            return Err(EINVAL);
+        }
+        data.autobind()?;
+        let listener = Listener::new(sk, data.kind, backlog)?;
+        data.set_role(Role::Listening(listener.clone()));
+        sk.set_max_ack_backlog(backlog);
+        sk.set_state(TCP_LISTEN);
+        let bound = data.inner.lock().bound.clone();
+        if let Some(bound) = bound {
+            bound.listen(Some(listener));
+        }
+        Ok(())
+    }
+
+    fn getname(sk: &Sock<Self>, peer: bool, name: &mut [u8; MAX_NAME]) -> Result<usize> {
+        let data = sk.data();
+        let family = data.stack.family;
+        let inner = data.inner.lock();
+        if peer {
+            let Role::Connected(conn) = &inner.role else {
+                return Err(Errno::NotConn.into());
+            };
+            let conn = conn.clone();
+            drop(inner);
+            if !conn.was_open() {
+                return Err(Errno::NotConn.into());
+            }
+            return Ok(conn.remote().write(family, name));
+        }
+        let addr = match (&inner.role, &inner.bound) {
+            (Role::Connected(conn), _) => conn.local(),
+            (_, Some(bound)) => Addr { guest: inner.local, port: bound.port },
+            // As for TCP, a socket that is not bound has address and port zero.
+            (_, None) => Addr { guest: inner.local, port: 0 },
+        };
+        drop(inner);
+        Ok(addr.write(family, name))
+    }
+
+    fn poll(sk: &Sock<Self>) -> u32 {
+        let data = sk.data();
+        if let Some(listener) = data.listener() {
+            return if listener.is_empty() { 0 } else { EPOLLIN | EPOLLRDNORM };
+        }
+        let mut mask = if sk.err() != 0 { EPOLLERR } else { 0 };
+        match data.connection() {
+            Some(conn) => mask |= crate::poll::events(sk, &conn),
+            // As TCP for a socket that was never connected.
+            None => mask |= EPOLLOUT | EPOLLWRNORM | EPOLLHUP,
+        }
+        mask
+    }
+
+    fn shutdown(sk: &Sock<Self>, how: u8) -> Result {
+        let guard = sk.lock();
+        if let Some(listener) = sk.data().listener() {
+            // As TCP: shutting down reading ends listening.
+            if how & RCV_SHUTDOWN != 0 {
+                if let Some(bound) = sk.data().inner.lock().bound.clone() {
+                    bound.listen(None);
+                }
+                sk.data().set_role(Role::Idle);
+                sk.set_state(TCP_CLOSE);
+                drop(guard);
+                listener.close();
+                sk.state_change();
+            }
+            return Ok(());
+        }
+        let conn = sk.data().connection().ok_or(Errno::NotConn)?;
+        if !conn.is_open() {
+            return Err(Errno::NotConn.into());
+        }
+        sk.set_shutdown_mask(sk.shutdown_mask() | how);
+        if how & SEND_SHUTDOWN != 0 {
+            conn.finish();
+        }
+        drop(guard);
+        sk.state_change();
+        Ok(())
+    }
+
+    fn send(sk: &Sock<Self>, msg: &mut SendMsg<'_>, _len: usize) -> Result<usize> {
+        let flags = msg.flags();
+        crate::tx::send(sk, msg).map_err(|e| sk.stream_error(flags, e))
+    }
+
+    fn recv(sk: &Sock<Self>, msg: &mut RecvMsg<'_>, len: usize, flags: u32) -> Result<usize> {
+        crate::rx::recv(sk, msg, len, flags)
+    }
+
+    fn inq(sk: &Sock<Self>) -> Result<i32> {
+        match sk.data().connection() {
+            Some(conn) => Ok(i32::try_from(conn.readable()).unwrap_or(i32::MAX)),
+            None if sk.state() == TCP_LISTEN => Err(EINVAL),
+            None => Ok(0),
+        }
+    }
+
+    fn outq(sk: &Sock<Self>) -> Result<i32> {
+        match sk.data().connection() {
+            Some(conn) => Ok(i32::try_from(conn.unacked()).unwrap_or(i32::MAX)),
+            None if sk.state() == TCP_LISTEN => Err(EINVAL),
+            None => Ok(0),
+        }
+    }
+}

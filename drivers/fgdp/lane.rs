@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Draining lanes: messages of peers to connections. Runs as bottom half.
+
+use crate::channel::Channel;
+use crate::ctl::Job;
+use crate::device::Device;
+use crate::proto::wire::{Msg, Reason, Refusal, LANE_MSGS};
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+use kernel::sync::Arc;
+use kernel::workqueue::{impl_has_work, WorkItem};
+
+/// Messages of one peer before the next has its turn.
+const BUDGET: u32 = LANE_MSGS;
+
+/// CONNECTs that may wait for process context, over all peers.
+const MAX_CONNECTS: usize = 4096;
+
+impl_has_work! {
+    impl HasWork<Self, 1> for Device { self.lane0 }
+    impl HasWork<Self, 2> for Device { self.lane1 }
+    impl HasWork<Self, 3> for Device { self.lane2 }
+    impl HasWork<Self, 4> for Device { self.lane3 }
+}
+
+macro_rules! lane_work {
+    ($($id:literal => $lane:literal),*) => {
+        $(impl WorkItem<$id> for Device {
+            type Pointer = Arc<Self>;
+
+            fn run(this: Arc<Self>) {
+                drain(&this, $lane);
+            }
+        })*
+    };
+}
+
+lane_work!(1 => 0, 2 => 1, 3 => 2, 4 => 3);
+
+fn drain(device: &Arc<Device>, lane: u32) {
+    device.counters.lane_runs.add(1, Relaxed);
+    let mut more = false;
+    for peer in device.peers() {
+        let Some(channel) = peer.channel() else {
+            continue;
+        };
+        match drain_channel(device, &channel, lane) {
+            Ok(again) => more |= again,
+            Err(reason) => device.break_channel(&channel, reason),
+        }
+        channel.flush(device, lane);
+    }
+    if more {
+        device.kick_lane(lane);
+    }
+}
+
+/// Takes messages until there are none, or the peer had its share; then true.
+fn drain_channel(device: &Arc<Device>, channel: &Arc<Channel>, lane: u32) -> Result<bool, Reason> {
+    for _ in 0..BUDGET {
+        match channel.pop(device, lane)? {
+            Some(msg) => dispatch(device, channel, lane, &msg)?,
+            None if channel.rest(device, lane)? => {}
+            None => return Ok(false),
+        }
+    }
+    channel.publish(device, lane)?;
+    Ok(true)
+}
+
+fn dispatch(
+    device: &Arc<Device>,
+    channel: &Arc<Channel>,
+    lane: u32,
+    msg: &Msg,
+) -> Result<(), Reason> {
+    device.counters.messages_received.add(1, Relaxed);
+    let find = |id: u32| {
+        let conn = device.connection(id)?;
+        // An id of another peer's connection, or of an earlier round, is a message for nobody.
+        Arc::ptr_eq(&conn.channel, channel).then_some(conn)
+    };
+    match *msg {
+        Msg::Connect { peer_conn, src_port, dst_port, kind } => {
+            let job = Job::Connect { channel: channel.clone(), peer_conn, src_port, dst_port, kind };
+            let crowded = device.jobs.lock().len() >= MAX_CONNECTS;
+            if crowded || device.add_job(job).is_err() {
+                let refuse = Msg::Refuse { conn: peer_conn, error: Refusal::NoMem };
+                device.counters.refusals.add(1, Relaxed);
+                channel.send_later(device, lane, &refuse);
+            }
+        }
+        Msg::Accept { conn, peer_conn } => {
+            if let Some(conn) = find(conn) {
+                conn.on_accept(peer_conn)?;
+            }
+        }
+        Msg::Refuse { conn, error } => {
+            if let Some(conn) = find(conn) {
+                conn.on_refuse(error)?;
+            }
+        }
+        Msg::Ready { conn, data, space } => {
+            if let Some(conn) = find(conn) {
+                conn.on_ready(data, space);
+            }
+        }
+        Msg::Done { conn } => {
+            if let Some(conn) = find(conn) {
+                conn.on_done()?;
+            }
+        }
+    }
+    Ok(())
+}

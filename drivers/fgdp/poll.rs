@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which events hold on a connection, and being told when that changes.
+
+use crate::conn::{Connection, Phase};
+use crate::family::AfFgdp;
+use crate::sys::net::consts::*;
+use crate::sys::net::sock::Sock;
+
+const READABLE: u32 = EPOLLIN | EPOLLRDNORM;
+const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
+
+/// The events of `conn`, as TCP would have them; asks to be woken when more data or space comes.
+///
+/// More data wakes even when there was some: that is an edge for EPOLLET.
+pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
+    match conn.phase() {
+        Phase::Opening => return 0,
+        Phase::Dead => return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP,
+        Phase::Open => {}
+    }
+    let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
+    // Arming may find that something changed already; then looking again finds it. Twice is
+    // enough: from then on the peer rings.
+    let mut mask = 0;
+    for _ in 0..2 {
+        let look = conn.with_rx(|proto, view, avail| {
+            let more = proto.arm_data(view)?;
+            let size = proto.tx_ring().map_or(0, |r| r.bytes());
+            let free = proto.tx_space(view)?;
+            let writable = size == 0 || free >= size / 4;
+            let space = !writable && proto.arm_space(view, size / 4)?;
+            let broken_pipe = proto.peer_rx_shut(view)?;
+            Ok((avail, writable || broken_pipe, proto.rx_fin(), proto.rx_reset(), more || space))
+        });
+        let Ok((avail, writable, fin, reset, again)) = look else {
+            return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP | EPOLLERR;
+        };
+        let mut down = sk.shutdown_mask();
+        if fin || reset {
+            down |= RCV_SHUTDOWN;
+        }
+        mask = 0;
+        if down & (RCV_SHUTDOWN | SEND_SHUTDOWN) == RCV_SHUTDOWN | SEND_SHUTDOWN || reset {
+            mask |= EPOLLHUP;
+        }
+        if down & RCV_SHUTDOWN != 0 {
+            mask |= READABLE | EPOLLRDHUP;
+        }
+        if avail >= low && avail > 0 {
+            mask |= READABLE;
+        }
+        if writable || down & SEND_SHUTDOWN != 0 {
+            mask |= WRITABLE;
+        }
+        if !again {
+            break;
+        }
+    }
+    mask
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receiving: the peer's ring to user memory.
+
+use crate::conn::{Connection, Phase};
+use crate::family::AfFgdp;
+use crate::proto::stream::Spans;
+use crate::proto::wire::{Kind, RECORD_HDR};
+use crate::sys::net::consts::*;
+use crate::sys::net::errno::Errno;
+use crate::sys::net::msg::RecvMsg;
+use crate::sys::net::sock::Sock;
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+
+/// Bytes given back at once: the sender gets space while the rest is copied.
+const CHUNK: u32 = 64 << 10;
+
+/// `recvmsg(2)` on `sk`.
+pub(crate) fn recv(
+    sk: &Sock<AfFgdp>,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    flags: u32,
+) -> Result<usize> {
+    if flags & MSG_OOB != 0 {
+        return Err(Errno::OpNotSupp.into());
+    }
+    if flags & MSG_ERRQUEUE != 0 {
+        return Err(EAGAIN);
+    }
+    let conn = sk.data().connection().ok_or(Errno::NotConn)?;
+    let mut timeo = sk.rcvtimeo(flags & MSG_DONTWAIT != 0);
+    match conn.kind() {
+        Kind::Stream => recv_stream(sk, &conn, msg, len, flags, &mut timeo),
+        Kind::SeqPacket => recv_record(sk, &conn, msg, len, flags, &mut timeo),
+    }
+}
+
+/// Why there is nothing to read now.
+enum Empty {
+    /// More may come.
+    Wait,
+    /// Nothing will.
+    End,
+}
+
+/// Says so for a reader that has seen `seen` unread bytes.
+fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Result<Empty> {
+    if conn.phase() == Phase::Dead {
+        sk.take_error()?;
+        return Ok(Empty::End);
+    }
+    let (avail, fin, reset) =
+        conn.with_rx(|proto, _, avail| Ok((avail, proto.rx_fin(), proto.rx_reset())))?;
+    if reset {
+        conn.die(Errno::ConnReset.into());
+        sk.take_error()?;
+        return Ok(Empty::End);
+    }
+    let down = sk.shutdown_mask() & RCV_SHUTDOWN != 0;
+    // FIN is the end only behind the last byte, which may have come meanwhile.
+    Ok(if (fin || down) && avail <= seen { Empty::End } else { Empty::Wait })
+}
+
+fn recv_stream(
+    sk: &Sock<AfFgdp>,
+    conn: &Connection,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    flags: u32,
+    timeo: &mut isize,
+) -> Result<usize> {
+    let peek = flags & MSG_PEEK != 0;
+    let target = sk.rcvlowat(flags & MSG_WAITALL != 0, len).min(len);
+    let mut copied = 0usize;
+    while copied < len {
+        let at = if peek { copied as u32 } else { 0 };
+        let step = read(conn, msg, len - copied, at, peek).and_then(|n| match n {
+            0 if copied >= target && copied > 0 => Ok(None),
+            0 => match empty(sk, conn, at)? {
+                Empty::End => Ok(None),
+                Empty::Wait => wait_data(sk, conn, at, timeo).map(|()| Some(0)),
+            },
+            n => Ok(Some(n)),
+        });
+        match step {
+            Ok(Some(n)) => copied += n,
+            Ok(None) => break,
+            Err(_) if copied > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(copied)
+}
+
+/// Reads what is there, up to `len` bytes.
+fn read(
+    conn: &Connection,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    at: u32,
+    peek: bool,
+) -> Result<usize> {
+    let _rx = conn.rx.lock();
+    let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
+    let spans = conn.with_rx(|proto, _, _| Ok(proto.rx_spans(at, want)))?;
+    if spans.bytes() == 0 {
+        return Ok(0);
+    }
+    let copied = copy(conn, msg, &spans);
+    if copied == 0 {
+        return Err(EFAULT);
+    }
+    if !peek {
+        consume(conn, copied)?;
+    }
+    Ok(copied as usize)
+}
+
+fn copy(conn: &Connection, msg: &mut RecvMsg<'_>, spans: &Spans) -> u32 {
+    let mut copied = 0u32;
+    for span in spans {
+        let group = conn.device.group();
+        let n = group.copy_to_iter(span.off, span.len as usize, msg.iter()) as u32;
+        copied = copied.wrapping_add(n);
+        if n < span.len {
+            break;
+        }
+    }
+    copied
+}
+
+fn consume(conn: &Connection, n: u32) -> Result {
+    let notify = conn.with(|proto, view| proto.rx_consume(view, n))?;
+    conn.counters.rx_bytes.add(n.into(), Relaxed);
+    conn.notify_space(Ok(notify));
+    Ok(())
+}
+
+fn recv_record(
+    sk: &Sock<AfFgdp>,
+    conn: &Connection,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    flags: u32,
+    timeo: &mut isize,
+) -> Result<usize> {
+    loop {
+        if let Some(n) = read_record(conn, msg, len, flags)? {
+            return Ok(n);
+        }
+        match empty(sk, conn, 0)? {
+            Empty::End => return Ok(0),
+            Empty::Wait => wait_data(sk, conn, 0, timeo)?,
+        }
+    }
+}
+
+fn read_record(
+    conn: &Connection,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    flags: u32,
+) -> Result<Option<usize>> {
+    let _rx = conn.rx.lock();
+    let found = conn.with_rx(|proto, view, _| {
+        let Some(record) = proto.rx_record(view)? else {
+            return Ok(None);
+        };
+        let want = u32::try_from(len).unwrap_or(u32::MAX).min(record);
+        Ok(Some((record, want, proto.rx_spans(RECORD_HDR, want))))
+    })?;
+    let Some((record, want, spans)) = found else {
+        return Ok(None);
+    };
+    if copy(conn, msg, &spans) < want {
+        return Err(EFAULT);
+    }
+    msg.add_flags(if want < record { MSG_EOR | MSG_TRUNC } else { MSG_EOR });
+    if flags & MSG_PEEK == 0 {
+        let notify = conn.with(|proto, view| proto.rx_consume_record(view))?;
+        conn.counters.rx_bytes.add(record.into(), Relaxed);
+        conn.notify_space(Ok(notify));
+    }
+    // With MSG_TRUNC the caller asks for the record's real length.
+    let n = if flags & MSG_TRUNC != 0 { record } else { want };
+    Ok(Some(n as usize))
+}
+
+/// Sleeps until more than `seen` bytes can be read, or there is a reason to stop.
+fn wait_data(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32, timeo: &mut isize) -> Result {
+    if *timeo == 0 {
+        return Err(EAGAIN);
+    }
+    let looks_ready = || {
+        conn.with_rx(|proto, _, avail| Ok(avail > seen || proto.rx_fin() || proto.rx_reset()))
+            .unwrap_or(true)
+    };
+    if crate::spin::until(sk, looks_ready) {
+        return Ok(());
+    }
+    conn.counters.rx_waits.add(1, Relaxed);
+    sk.wait(timeo, || {
+        let stop = conn.phase() == Phase::Dead || sk.shutdown_mask() & RCV_SHUTDOWN != 0;
+        let armed = conn.with_rx(|proto, view, avail| {
+            let ready = avail > seen || proto.rx_fin() || proto.rx_reset();
+            Ok(ready || proto.arm_data(view)?)
+        });
+        (stop || armed.unwrap_or(true)).then_some(())
+    })
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sending: user memory to the own ring.
+
+use crate::conn::{Connection, Phase};
+use crate::family::AfFgdp;
+use crate::proto::stream::{Conn, Ring, Spans};
+use crate::proto::wire::{Kind, FRAME_SHIFT, RECORD_HDR, RING_MAX_FRAMES, RING_MIN_FRAMES};
+use crate::sys::net::consts::*;
+use crate::sys::net::errno::Errno;
+use crate::sys::net::msg::SendMsg;
+use crate::sys::net::sock::Sock;
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+
+/// Bytes published at once: small enough that the receiver starts early, large enough that a
+/// publication's fence does not count.
+const CHUNK: u32 = 64 << 10;
+
+/// `sendmsg(2)` on `sk`.
+pub(crate) fn send(sk: &Sock<AfFgdp>, msg: &mut SendMsg<'_>) -> Result<usize> {
+    if msg.flags() & MSG_OOB != 0 {
+        return Err(Errno::OpNotSupp.into());
+    }
+    // As TCP, which has EPIPE for a socket that never was connected.
+    let conn = sk.data().connection().ok_or(EPIPE)?;
+    let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
+    if conn.is_opening() {
+        sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()))?;
+    }
+    match conn.kind() {
+        Kind::Stream => send_stream(sk, &conn, msg, &mut timeo),
+        Kind::SeqPacket => send_record(sk, &conn, msg, &mut timeo),
+    }
+}
+
+fn check(sk: &Sock<AfFgdp>, conn: &Connection) -> Result {
+    if sk.shutdown_mask() & SEND_SHUTDOWN != 0 {
+        return Err(EPIPE);
+    }
+    if conn.phase() == Phase::Dead {
+        sk.take_error()?;
+        return Err(EPIPE);
+    }
+    if conn.with(|proto, view| proto.peer_rx_shut(view))? {
+        return Err(EPIPE);
+    }
+    Ok(())
+}
+
+fn send_stream(
+    sk: &Sock<AfFgdp>,
+    conn: &Connection,
+    msg: &mut SendMsg<'_>,
+    timeo: &mut isize,
+) -> Result<usize> {
+    let mut sent = 0usize;
+    while msg.remaining() > 0 {
+        let step = check(sk, conn).and_then(|()| match write(sk, conn, msg)? {
+            0 => {
+                let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
+                wait_space(sk, conn, want, timeo).map(|()| 0)
+            }
+            n => Ok(n),
+        });
+        match step {
+            Ok(n) => sent = sent.saturating_add(n),
+            Err(_) if sent > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(sent)
+}
+
+/// Writes what fits now; 0 when the ring is full.
+fn write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
+    let _tx = conn.tx.lock();
+    let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
+    let free = space(sk, conn, want)?;
+    let spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(want).min(CHUNK))))?;
+    if spans.bytes() == 0 {
+        return Ok(0);
+    }
+    let copied = copy(conn, msg, &spans);
+    if copied == 0 {
+        return Err(EFAULT);
+    }
+    publish(conn, copied)?;
+    Ok(copied as usize)
+}
+
+fn copy(conn: &Connection, msg: &mut SendMsg<'_>, spans: &Spans) -> u32 {
+    let mut copied = 0u32;
+    for span in spans {
+        let slot = conn.device.slot();
+        let n = slot.copy_from_iter(span.off, span.len as usize, msg.iter()) as u32;
+        copied = copied.wrapping_add(n);
+        if n < span.len {
+            break;
+        }
+    }
+    copied
+}
+
+fn publish(conn: &Connection, n: u32) -> Result {
+    let notify = conn.with(|proto, view| proto.tx_publish(view, n))?;
+    conn.counters.tx_bytes.add(n.into(), Relaxed);
+    conn.notify_data(Ok(notify));
+    Ok(())
+}
+
+fn send_record(
+    sk: &Sock<AfFgdp>,
+    conn: &Connection,
+    msg: &mut SendMsg<'_>,
+    timeo: &mut isize,
+) -> Result<usize> {
+    let len = u32::try_from(msg.remaining()).map_err(|_| EMSGSIZE)?;
+    let size = Conn::record_size(len).ok_or(EMSGSIZE)?;
+    if size > max_ring(sk) {
+        return Err(EMSGSIZE);
+    }
+    loop {
+        check(sk, conn)?;
+        {
+            let _tx = conn.tx.lock();
+            if space(sk, conn, size)? >= size {
+                let at = conn.with(|proto, view| Ok(proto.tx_spans(view, RECORD_HDR, len)))?;
+                if copy(conn, msg, &at) < len {
+                    return Err(EFAULT);
+                }
+                if !conn.with(|proto, view| Ok(proto.tx_record(view, len)))? {
+                    return Err(EMSGSIZE);
+                }
+                publish(conn, size)?;
+                return Ok(len as usize);
+            }
+        }
+        wait_space(sk, conn, size, timeo)?;
+    }
+}
+
+/// The largest ring of the socket, from `SO_SNDBUF`, in bytes.
+fn max_ring(sk: &Sock<AfFgdp>) -> u32 {
+    let bytes = u32::try_from(sk.sndbuf()).unwrap_or(0).min(RING_MAX_FRAMES << FRAME_SHIFT);
+    bytes
+        .next_power_of_two()
+        .clamp(RING_MIN_FRAMES << FRAME_SHIFT, RING_MAX_FRAMES << FRAME_SHIFT)
+}
+
+/// Free bytes in the ring. Brings a ring, and a larger one while it is short of `want`.
+fn space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32) -> Result<u32> {
+    let (old, free, size, pending) = conn.with(|proto, view| {
+        let old = proto.reap_tx_ring(view)?;
+        let free = proto.tx_space(view)?;
+        let size = proto.tx_ring().map_or(0, |r| r.bytes());
+        Ok((old, free, size, proto.tx_move_pending()))
+    })?;
+    if let Some(ring) = old {
+        conn.device.free_ring(&conn.channel, ring);
+    }
+    let max = max_ring(sk);
+    if (free > 0 && free >= want.min(max)) || size >= max || pending || (free > 0 && size >= want) {
+        return Ok(free);
+    }
+    let first = INITIAL_RING.max(want.min(max).next_power_of_two());
+    let next = if size == 0 { first } else { size.saturating_mul(2).max(first) };
+    let frames = next.min(max) >> FRAME_SHIFT;
+    let Some(ring) = conn.device.alloc_ring(&conn.channel, frames, size >> FRAME_SHIFT) else {
+        return Ok(free);
+    };
+    adopt(conn, ring)?;
+    conn.with(|proto, view| proto.tx_space(view))
+}
+
+/// The first ring of a connection, in bytes, unless more is to be sent at once.
+const INITIAL_RING: u32 = 16 << 10;
+
+fn adopt(conn: &Connection, ring: Ring) -> Result {
+    let taken = conn.with(|proto, view| Ok(proto.set_tx_ring(view, ring)))?;
+    if taken.is_err() {
+        conn.device.free_ring(&conn.channel, ring);
+    }
+    Ok(())
+}
+
+/// Sleeps until there is space worth waking for, or a reason to stop.
+fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize) -> Result {
+    if *timeo == 0 {
+        return Err(EAGAIN);
+    }
+    let ready = || {
+        let size = conn.tx_ring_bytes();
+        if size == 0 {
+            // Woken when frames come; a try is cheap.
+            conn.wants_frames.store(true, Release);
+            let _tx = conn.tx.lock();
+            return match space(sk, conn, want) {
+                Ok(0) => None,
+                _ => Some(()),
+            };
+        }
+        let stop = conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0;
+        let want = if conn.kind() == Kind::SeqPacket { want } else { want.min(size / 2) };
+        let armed = conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
+        (stop || armed.unwrap_or(true)).then_some(())
+    };
+    if crate::spin::until(sk, || look(conn, want)) {
+        return Ok(());
+    }
+    conn.counters.tx_waits.add(1, Relaxed);
+    sk.wait(timeo, ready)
+}
+
+fn look(conn: &Connection, want: u32) -> bool {
+    let free = conn.with(|proto, view| {
+        let size = proto.tx_ring().map_or(0, |r| r.bytes());
+        Ok((proto.tx_space(view)?, size))
+    });
+    match free {
+        Ok((free, size)) => size != 0 && free >= want.min(size / 2).max(1),
+        Err(_) => true,
+    }
+}
