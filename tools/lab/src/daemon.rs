@@ -5,7 +5,6 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use signal_hook::iterator::Signals;
 use crate::accel::Accel;
 use crate::api::{self, Reply, Request, Status};
 use crate::boot;
-use crate::fgdp::{self, Config};
+use crate::fgdp::Fgdpd;
 use crate::guest::Guest;
 use crate::net::Network;
 use crate::options::{Kernel, UpOptions};
@@ -39,7 +38,7 @@ struct Lab {
     paths: Paths,
     machine: Arc<Machine>,
     guests: Vec<Arc<Guest>>,
-    fgdpd: Mutex<Option<Child>>,
+    fgdpd: Mutex<Option<Fgdpd>>,
     spawner: Spawner,
 }
 
@@ -144,19 +143,8 @@ fn start(
         .enumerate()
         .map(|(index, name)| Identity { index, name })
         .collect();
-    let config = if options.no_fgdp {
-        None
-    } else {
-        Some(Config::new(
-            paths,
-            options,
-            &options.parse_groups()?,
-            &identities,
-        )?)
-    };
-    let fgdpd = config
-        .as_ref()
-        .map(|config| config.start(paths, spawner))
+    let fgdpd = (!options.no_fgdp)
+        .then(|| Fgdpd::start(paths, options, &identities, spawner))
         .transpose()?;
     // Blocks until the guest's init has set up everything.
     let mut hooks = vec![vec!["cat".to_owned(), "/run/lab-ready".to_owned()]];
@@ -165,24 +153,23 @@ fn start(
         insmod.extend(options.module_params.split_whitespace().map(str::to_owned));
         hooks.push(insmod);
     }
-    let guests: Vec<Arc<Guest>> = identities
-        .into_iter()
-        .map(|identity| {
-            let devices = config
-                .as_ref()
-                .map(|config| config.attachments(&identity.name))
-                .unwrap_or_default();
-            let _ = fs::remove_file(paths.console(&identity.name));
-            Arc::new(Guest::new(
-                identity,
-                machine.clone(),
-                paths,
-                spawner,
-                devices,
-                hooks.clone(),
-            ))
-        })
-        .collect();
+    let mut guests = Vec::new();
+    for identity in identities {
+        let devices = fgdpd
+            .as_ref()
+            .map(|fgdpd| fgdpd.qemu_args(&identity.name))
+            .transpose()?
+            .unwrap_or_default();
+        let _ = fs::remove_file(paths.console(&identity.name));
+        guests.push(Arc::new(Guest::new(
+            identity,
+            machine.clone(),
+            paths,
+            spawner,
+            devices,
+            hooks.clone(),
+        )));
+    }
     for guest in &guests {
         guest.start()?;
     }
@@ -310,10 +297,10 @@ impl Lab {
             return self.guest(target)?.kill();
         }
         let fgdpd = self.fgdpd.lock().unwrap_or_else(PoisonError::into_inner);
-        let supervisor = fgdpd.as_ref().context("this lab runs without fgdpd")?.id();
+        let fgdpd = fgdpd.as_ref().context("this lab runs without fgdpd")?;
         let victims = match target {
-            "fgdpd" => fgdp::workers(supervisor)?,
-            "fgdpd-supervisor" => vec![supervisor as i32],
+            "fgdpd" => fgdpd.workers()?,
+            "fgdpd-supervisor" => vec![fgdpd.child.id() as i32],
             _ => bail!("'{target}' cannot be killed: name a guest, fgdpd or fgdpd-supervisor"),
         };
         if victims.is_empty() {
@@ -334,8 +321,8 @@ impl Lab {
             .as_mut()
         {
             None => "none".to_owned(),
-            Some(child) => match child.try_wait() {
-                Ok(None) => format!("running (process {})", child.id()),
+            Some(fgdpd) => match fgdpd.child.try_wait() {
+                Ok(None) => format!("running (process {})", fgdpd.child.id()),
                 Ok(Some(status)) => format!("ended ({status})"),
                 Err(error) => error.to_string(),
             },
@@ -354,18 +341,18 @@ impl Lab {
                 eprintln!("{error:#}");
             }
         }
-        if let Some(mut fgdpd) = self
+        if let Some(Fgdpd { mut child, .. }) = self
             .fgdpd
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
         {
             // It may have ended by itself.
-            let _ = kill(Pid::from_raw(fgdpd.id() as i32), Signal::SIGTERM);
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
             let deadline = Instant::now() + STOP_TIMEOUT;
-            while let Ok(None) = fgdpd.try_wait() {
+            while let Ok(None) = child.try_wait() {
                 if Instant::now() > deadline {
-                    let _ = fgdpd.kill();
+                    let _ = child.kill();
                 }
                 thread::sleep(Duration::from_millis(10));
             }

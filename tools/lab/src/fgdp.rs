@@ -1,192 +1,167 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! FGDP's host side: the daemon's configuration, the daemon, and the devices it gives the guests.
+//! FGDP's host side: the daemon, its configuration, and the devices it gives the guests.
 
 use std::fmt::Write;
 use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 
-use crate::options::{Doorbell, Group, UpOptions};
+use crate::options::UpOptions;
 use crate::paths::Paths;
 use crate::qemu::Identity;
 use crate::spawn::{tied, Spawner};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A guest's membership in a group: one device.
-#[derive(Clone, Debug)]
-pub struct Attachment {
-    /// fgdpd's socket for this device.
-    pub socket: PathBuf,
-    /// fgdpd's doorbell socket of the group, unless the group rings by trap only.
-    pub doorbell: Option<PathBuf>,
-    /// Memory window for the device, in GiB.
-    pub window: u64,
+/// The host daemon of a lab.
+pub struct Fgdpd {
+    program: PathBuf,
+    config: PathBuf,
+    /// The supervisor process.
+    pub child: Child,
 }
 
-impl Attachment {
-    /// QEMU's arguments for the guest's device with this number.
-    pub fn qemu_args(&self, index: usize) -> Vec<String> {
-        let number = index + 1;
-        let mut args = vec![
-            "-device".to_owned(),
-            format!("pcie-root-port,id=rp{number},chassis={number},slot={number},pref64-reserve={}G,hotplug=off", self.window),
-            "-device".to_owned(),
-            serde_json::json!({
-                "driver": "vfio-user-pci",
-                "id": format!("fgdp{index}"),
-                "bus": format!("rp{number}"),
-                "socket": { "type": "unix", "path": self.socket },
-                "x-msg-timeout": 60000,
-            })
-            .to_string(),
-        ];
-        if let Some(doorbell) = &self.doorbell {
-            args.extend([
-                "-chardev".to_owned(),
-                format!("socket,id=doorbell{index},path={}", doorbell.display()),
-                "-device".to_owned(),
-                // On the root bus, which refuses to unplug it, at a slot that tells which device it belongs to.
-                format!("ivshmem-doorbell,vectors={DOORBELL_VECTORS},chardev=doorbell{index},bus=pcie.0,addr={:#x}", 0x10 + index),
-            ]);
-        }
-        args
-    }
-}
-
-/// One vector for each lane that a guest may have.
-const DOORBELL_VECTORS: u32 = 16;
-
-/// The configuration of fgdpd for a lab.
-pub struct Config {
-    text: String,
-    attachments: Vec<(String, Attachment)>,
-}
-
-impl Config {
-    pub fn new(
+impl Fgdpd {
+    /// Writes the configuration, starts the daemon and waits until it serves every device.
+    pub fn start(
         paths: &Paths,
         options: &UpOptions,
-        groups: &[Group],
         guests: &[Identity],
+        spawner: &Spawner,
     ) -> Result<Self> {
         let run = paths.run.join("fgdpd");
-        let mut text = format!("# Made by the lab.\nrun_dir = {:?}\n", run);
-        let mut attachments = Vec::new();
-        for group in groups {
-            // Slot 0 is the host's; its size is that of the others at most.
-            let memory = u64::from(options.slot) * (group.members.len() as u64 + 1);
-            writeln!(
-                text,
-                "\n[[group]]\nname = {:?}\nmemory = \"{memory}M\"\ndoorbell = {:?}",
-                group.name,
-                options.doorbell.as_str()
-            )?;
-        }
-        for guest in guests {
-            writeln!(
-                text,
-                "\n[[guest]]\nname = {:?}\nid = \"00000000-0000-0000-0000-{:012x}\"",
-                guest.name,
-                guest.index + 1
-            )?;
-            for group in groups
-                .iter()
-                .filter(|group| group.members.contains(&guest.name))
-            {
-                let socket = run.join(format!("{}-{}.sock", guest.name, group.name));
-                writeln!(
-                    text,
-                    "\n  [[guest.device]]\n  group = {:?}\n  socket = {:?}\n  slot_size = \"{}M\"\n  addresses = [{:?}, {:?}]",
-                    group.name,
-                    socket,
-                    options.slot,
-                    guest.ipv4(),
-                    guest.ipv6()
-                )?;
-                let doorbell = (options.doorbell != Doorbell::Trap)
-                    .then(|| run.join(format!("doorbell-{}.sock", group.name)));
-                // Own slot and the whole group, both rounded up to powers of two, and the registers.
-                let slot = u64::from(options.slot).next_power_of_two();
-                let all = (u64::from(options.slot) * (group.members.len() as u64 + 1))
-                    .next_power_of_two();
-                let window = ((slot + all) / 1024 + 1).next_power_of_two().max(16);
-                attachments.push((
-                    guest.name.clone(),
-                    Attachment {
-                        socket,
-                        doorbell,
-                        window,
-                    },
-                ));
-            }
-        }
-        Ok(Self { text, attachments })
-    }
-
-    /// The devices of one guest.
-    pub fn attachments(&self, guest: &str) -> Vec<Attachment> {
-        self.attachments
-            .iter()
-            .filter(|(name, _)| name == guest)
-            .map(|(_, attachment)| attachment.clone())
-            .collect()
-    }
-
-    /// Starts fgdpd and waits until it serves every device.
-    pub fn start(&self, paths: &Paths, spawner: &Spawner) -> Result<Child> {
-        let file = paths.state.join("fgdpd.toml");
-        fs::write(&file, &self.text).with_context(|| format!("cannot write {}", file.display()))?;
-        fs::create_dir_all(paths.run.join("fgdpd"))?;
+        fs::create_dir_all(&run).with_context(|| format!("cannot make {}", run.display()))?;
+        let config = paths.state.join("fgdpd.toml");
+        fs::write(&config, configuration(&run, options, guests)?)
+            .with_context(|| format!("cannot write {}", config.display()))?;
         let log_path = paths.state.join("fgdpd.log");
         let log = File::create(&log_path)
             .with_context(|| format!("cannot write {}", log_path.display()))?;
-        let mut command = tied(paths.program("fgdpd"));
+        // The service manager's protocol: the daemon says when it is ready.
+        let notify_path = paths.run.join("notify.sock");
+        let notify =
+            UnixDatagram::bind(&notify_path).context("cannot make the notification socket")?;
+        let program = paths.program("fgdpd");
+        let mut command = tied(&program);
         command
             .arg("--config")
-            .arg(&file)
+            .arg(&config)
+            .env("NOTIFY_SOCKET", &notify_path);
+        command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut child = spawner.spawn(command)?;
         let deadline = Instant::now() + START_TIMEOUT;
-        for (guest, attachment) in &self.attachments {
-            for socket in [Some(&attachment.socket), attachment.doorbell.as_ref()]
-                .into_iter()
-                .flatten()
-            {
-                while !socket.exists() {
-                    if let Some(status) = child.try_wait()? {
-                        bail!("fgdpd ended ({status}): {}", tail(&log_path, 5));
-                    }
-                    if Instant::now() > deadline {
-                        bail!(
-                            "fgdpd does not make {} for guest {guest}: {}",
-                            socket.display(),
-                            tail(&log_path, 5)
-                        );
-                    }
-                    thread::sleep(Duration::from_millis(10));
-                }
+        notify.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let mut message = [0; 4096];
+        loop {
+            let len = notify.recv(&mut message).unwrap_or(0);
+            let text = String::from_utf8_lossy(message.get(..len).unwrap_or_default());
+            if text.lines().any(|line| line == "READY=1") {
+                break;
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("fgdpd ended ({status}): {}", tail(&log_path, 5));
+            }
+            if Instant::now() > deadline {
+                bail!("fgdpd does not become ready: {}", tail(&log_path, 5));
             }
         }
-        Ok(child)
+        Ok(Self {
+            program,
+            config,
+            child,
+        })
+    }
+
+    /// QEMU's arguments for a guest's devices, as the daemon wants them; none for a guest without group.
+    pub fn qemu_args(&self, guest: &str) -> Result<Vec<String>> {
+        let text = fs::read_to_string(&self.config)?;
+        if !text.contains(&format!("name = \"{guest}\"")) {
+            return Ok(Vec::new());
+        }
+        let output = Command::new(&self.program)
+            .arg("--config")
+            .arg(&self.config)
+            .args(["--print-qemu-args", guest])
+            .output()
+            .context("cannot run fgdpd")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let mut args = Vec::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let (option, value) = line
+                .split_once(' ')
+                .with_context(|| format!("fgdpd prints '{line}'"))?;
+            // One option a line; a value with JSON is in quotes for the shell.
+            let value = value
+                .strip_prefix('\'')
+                .and_then(|value| value.strip_suffix('\''))
+                .unwrap_or(value);
+            args.extend([option.to_owned(), value.to_owned()]);
+        }
+        Ok(args)
+    }
+
+    /// Process ids of the workers: the children of the supervisor.
+    pub fn workers(&self) -> Result<Vec<i32>> {
+        let pid = self.child.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = fs::read_to_string(&path).context("fgdpd is not running")?;
+        Ok(text
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect())
     }
 }
 
-/// Process ids of fgdpd's workers: the children of its supervisor.
-pub fn workers(supervisor: u32) -> Result<Vec<i32>> {
-    let path = format!("/proc/{supervisor}/task/{supervisor}/children");
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {path}: fgdpd is not running"))?;
-    Ok(text
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect())
+fn configuration(run: &Path, options: &UpOptions, guests: &[Identity]) -> Result<String> {
+    let groups = options.parse_groups()?;
+    let mut text = format!("# Made by the lab.\nrun_dir = {run:?}\n");
+    for group in &groups {
+        writeln!(
+            text,
+            "\n[[group]]\nname = {:?}\ndoorbell = {:?}",
+            group.name,
+            options.doorbell.as_str()
+        )?;
+        writeln!(text, "lanes = {}", options.smp)?;
+    }
+    for guest in guests {
+        let mut own = groups
+            .iter()
+            .filter(|group| group.members.contains(&guest.name))
+            .peekable();
+        if own.peek().is_none() {
+            continue;
+        }
+        writeln!(text, "\n[[guest]]\nname = {:?}", guest.name)?;
+        writeln!(
+            text,
+            "id = \"00000000-0000-0000-0000-{:012x}\"",
+            guest.index + 1
+        )?;
+        for group in own {
+            writeln!(
+                text,
+                "\n  [[guest.device]]\n  group = {:?}\n  slot_size = \"{}M\"",
+                group.name, options.slot
+            )?;
+            writeln!(
+                text,
+                "  addresses = [\"{}\", \"{}\"]",
+                guest.ipv4(),
+                guest.ipv6()
+            )?;
+        }
+    }
+    Ok(text)
 }
 
 /// The last lines of a file, for a message.

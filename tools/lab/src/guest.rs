@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::api::GuestStatus;
 use crate::daemon::say;
-use crate::fgdp::{tail, Attachment};
+use crate::fgdp::tail;
 use crate::link::Link;
 use crate::paths::Paths;
 use crate::qemu::{self, Identity, Machine, Sockets};
@@ -30,7 +30,7 @@ pub struct Guest {
     machine: Arc<Machine>,
     paths: Paths,
     spawner: Spawner,
-    devices: Vec<Attachment>,
+    devices: Vec<String>,
     /// Commands that make a booted guest ready.
     hooks: Vec<Vec<String>>,
     sockets: Sockets,
@@ -72,7 +72,7 @@ impl Guest {
         machine: Arc<Machine>,
         paths: &Paths,
         spawner: &Spawner,
-        devices: Vec<Attachment>,
+        devices: Vec<String>,
         hooks: Vec<Vec<String>>,
     ) -> Self {
         let sockets = Sockets::new(&paths.run, &identity.name);
@@ -390,7 +390,7 @@ impl Guest {
                 .command("system_reset")?;
         } else {
             let exec = Exec {
-                argv: vec!["reboot".into(), "-f".into()],
+                argv: ["busybox", "reboot", "-f"].map(str::to_owned).into(),
                 env: Vec::new(),
                 cwd: String::new(),
             };

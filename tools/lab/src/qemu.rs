@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::accel::Accel;
-use crate::fgdp::Attachment;
 use crate::net::Network;
 use crate::options::UpOptions;
 use crate::paths::Paths;
@@ -62,13 +61,13 @@ impl Sockets {
 }
 
 impl Machine {
-    /// QEMU for one guest; `devices` are those of FGDP.
+    /// QEMU for one guest; `devices` are the arguments for those of FGDP.
     pub fn qemu(
         &self,
         paths: &Paths,
         guest: &Identity,
         sockets: &Sockets,
-        devices: &[Attachment],
+        devices: &[String],
     ) -> Command {
         let options = &self.options;
         let mut command = tied("qemu-system-x86_64");
@@ -128,9 +127,7 @@ impl Machine {
         command.args(["-nodefaults", "-no-user-config"]);
         command.args(self.accel.qemu_args());
         command.args(self.network.qemu_args(guest.index, &guest.name, &paths.run));
-        for (index, device) in devices.iter().enumerate() {
-            command.args(device.qemu_args(index));
-        }
+        command.args(devices);
         command.args(options.qemu_args.split_whitespace());
         command
     }
