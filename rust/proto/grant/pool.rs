@@ -337,10 +337,23 @@ impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
         Some(id)
     }
 
-    /// The peer gave extent `id` up. False, and nothing done, if it was not
-    /// revoked: then the peer broke a rule.
+    /// The peer gave extent `id` up: after REVOKE, or because it does not want
+    /// the offer. False, and nothing done, if there is none or frames of it are in
+    /// use: then the peer broke a rule.
     pub fn released(&mut self, peer: u32, id: u32) -> bool {
-        self.change(peer, id, State::Revoked, State::Free)
+        let of_id = |u: &Unit| u.state != State::Free && u.peer == peer && u.id == id;
+        let units = self.units.as_mut();
+        let mut found = false;
+        for unit in units.iter().filter(|u| of_id(u)) {
+            found = true;
+            if !unit.is_idle() {
+                return false;
+            }
+        }
+        for unit in units.iter_mut().filter(|u| of_id(u)) {
+            *unit = Unit::default();
+        }
+        found
     }
 
     /// The peer reads nothing any more (it closed its side of the channel, or is

@@ -219,7 +219,8 @@ impl Conn {
         event: u32,
     ) -> Result<bool, Reason> {
         self.check()?;
-        let Some(peer) = self.peer_entry() else {
+        // After RST nothing comes that matters.
+        let Some(peer) = self.peer_entry().filter(|_| !self.rx_reset()) else {
             return Ok(false);
         };
         self.own_store(v, conn::DATA_EVENT, event);

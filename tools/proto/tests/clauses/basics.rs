@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! One example per rule; the model-based tests do the rest.
-#![allow(missing_docs)]
 
-mod common;
-
-use common::{accepted, attach, first_extent, view, Group, Slot};
+use crate::memory::{accepted, attach, first_extent, view, Group, Slot};
 use fgdp_proto::proto::grant::Accepted;
 use fgdp_proto::proto::mem::{MemMut, View};
 use fgdp_proto::proto::ring::{self, LaneRx, LaneTx, PushError};

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! Memory for tests: a group that several sides share, plain or hostile.
-#![allow(dead_code, missing_docs)]
 
 use std::sync::atomic::{fence, AtomicU32, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fgdp_proto::proto::grant::{Accepted, Extent};
 use fgdp_proto::proto::mem::{Mem, MemMut, View};
@@ -14,19 +13,32 @@ pub const SLOT: u64 = MIN_SLOT_SIZE;
 pub const HOST: u64 = 2 << 20;
 pub const CONNS: u32 = 64;
 
-/// The memory of a group.
+type Page = [AtomicU32; 1024];
+
+/// The memory of a group; pages come into being when they are written.
 #[derive(Clone)]
-pub struct Group(Arc<Vec<AtomicU32>>);
+pub struct Group(Arc<Vec<OnceLock<Box<Page>>>>);
 
 impl Group {
     pub fn new(members: u64) -> Self {
-        let words = (HOST + members * SLOT) / 4;
-        Group(Arc::new((0..words).map(|_| AtomicU32::new(0)).collect()))
+        let pages = (HOST + members * SLOT) / 4096;
+        Group(Arc::new((0..pages).map(|_| OnceLock::new()).collect()))
+    }
+
+    fn page(&self, off: u64) -> Option<&OnceLock<Box<Page>>> {
+        assert_eq!(off % 4, 0, "misaligned access at {off:#x}");
+        self.0.get(usize::try_from(off / 4096).ok()?)
+    }
+
+    /// The word, if it was ever written.
+    fn find(&self, off: u64) -> Option<&AtomicU32> {
+        self.page(off)?.get()?.get((off % 4096 / 4) as usize)
     }
 
     fn word(&self, off: u64) -> Option<&AtomicU32> {
-        assert_eq!(off % 4, 0, "misaligned access at {off:#x}");
-        self.0.get(usize::try_from(off / 4).ok()?)
+        let page = self.page(off)?;
+        let page = page.get_or_init(|| Box::new([const { AtomicU32::new(0) }; 1024]));
+        page.get((off % 4096 / 4) as usize)
     }
 
     pub fn slot(&self, n: u32) -> Slot {
@@ -47,13 +59,13 @@ impl Group {
 
 impl Mem for Group {
     fn size(&self) -> u64 {
-        self.0.len() as u64 * 4
+        self.0.len() as u64 * 4096
     }
     fn load(&self, off: u64) -> u32 {
-        self.word(off).map_or(0, |w| w.load(Ordering::Relaxed))
+        self.find(off).map_or(0, |w| w.load(Ordering::Relaxed))
     }
     fn load_acquire(&self, off: u64) -> u32 {
-        self.word(off).map_or(0, |w| w.load(Ordering::Acquire))
+        self.find(off).map_or(0, |w| w.load(Ordering::Acquire))
     }
     fn fence(&self) {
         fence(Ordering::SeqCst);
