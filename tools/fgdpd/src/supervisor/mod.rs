@@ -27,8 +27,10 @@ use resources::{DeviceRes, GroupRes, Listener};
 
 /// Bytes of the file that keeps the worker's state.
 const STATE_SIZE: u64 = 64 << 20;
-/// The shortest time between two starts of a worker that dies at once.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// A worker that lives shorter than this dies at once.
+const SHORT_LIFE: Duration = Duration::from_millis(200);
+/// After so many that died at once there is a pause before the next.
+const PATIENCE: u32 = 5;
 
 const SIGNALS: u64 = 1 << 56;
 const LINK: u64 = 2 << 56;
@@ -62,6 +64,7 @@ pub struct Supervisor {
     child: Option<Child>,
     next_start: Option<Instant>,
     starts: u32,
+    short_lives: u32,
     next_id: u64,
     next_serial: u64,
     stopping: bool,
@@ -108,6 +111,7 @@ impl Supervisor {
             child: None,
             next_start: None,
             starts: 0,
+            short_lives: 0,
             next_id: 0,
             next_serial: 0,
             stopping: false,
@@ -385,8 +389,13 @@ impl Supervisor {
                 }
             }
         }
-        let pause = if lived < RESTART_PAUSE {
-            RESTART_PAUSE
+        self.short_lives = if lived < SHORT_LIFE {
+            self.short_lives.saturating_add(1)
+        } else {
+            0
+        };
+        let pause = if self.short_lives > PATIENCE {
+            SHORT_LIFE
         } else {
             Duration::ZERO
         };
