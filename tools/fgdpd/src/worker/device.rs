@@ -6,7 +6,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{fence, Ordering};
 use std::sync::Arc;
 
 use fgdp_proto::proto::wire::{Config, MAX_REQUEST};
@@ -14,12 +14,15 @@ use nix::unistd::write;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, warn};
 use virtio_queue::{DescriptorChain, Queue, QueueState, QueueT};
-use vm_memory::GuestMemoryMmap;
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::guest_memory::GuestMemory;
 use super::pci::PciState;
 use super::registers::{Effect, Registers, NO_VECTOR};
 use crate::abi;
+
+const NO_INTERRUPT: u16 = VRING_AVAIL_F_NO_INTERRUPT as u16;
 
 /// What is kept of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +194,9 @@ impl Device {
         if let Some(slot) = self.queues.get_mut(n) {
             *slot = queue;
         }
+        if n != abi::VQ_CONTROL as usize && n != abi::VQ_DOORBELL as usize {
+            self.set_notified(u32::try_from(n).unwrap_or(u32::MAX), false);
+        }
     }
 
     /// Takes over the queues from a worker that died: each goes on at its used index. Returns how many events were
@@ -287,11 +293,34 @@ impl Device {
 
     /// Writes `bytes` to the next buffer of queue `n`; false when there is none.
     pub fn deliver(&mut self, n: u32, bytes: &[u8]) -> bool {
-        let Some(chain) = self.pop(n) else {
+        let mut chain = self.pop(n);
+        if chain.is_none() && self.set_notified(n, true) {
+            chain = self.pop(n);
+        }
+        let Some(chain) = chain else {
             return false;
         };
+        self.set_notified(n, false);
         self.complete(n, chain, bytes);
         true
+    }
+
+    /// Whether the driver is to notify us of buffers it adds to queue `n`; true if it added one in between. It is
+    /// to do so only while one is missed: each notification stops its processor for a round trip to us.
+    fn set_notified(&mut self, n: u32, on: bool) -> bool {
+        let memory = self.memory.get();
+        let Some(Some(queue)) = self.queues.get_mut(n as usize) else {
+            return false;
+        };
+        let added = if on {
+            queue.enable_notification(memory)
+        } else {
+            queue.disable_notification(memory).map(|()| false)
+        };
+        added.unwrap_or_else(|e| {
+            debug!(guest = %self.label, queue = n, "used ring: {e}");
+            false
+        })
     }
 
     /// The next doorbell, and its buffer given back.
@@ -318,7 +347,12 @@ impl Device {
             self.state.regs.set_needs_reset();
             return;
         }
-        if queue.needs_notification(memory.as_ref()).unwrap_or(true) {
+        // The flag and the used index are each other's: the driver clears it, then looks at the index.
+        fence(Ordering::SeqCst);
+        let flags = memory
+            .load::<u16>(GuestAddress(queue.avail_ring()), Ordering::Relaxed)
+            .map_or(0, u16::from_le);
+        if flags & NO_INTERRUPT == 0 {
             let vector = self
                 .state
                 .regs
