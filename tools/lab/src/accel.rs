@@ -46,6 +46,14 @@ impl Accel {
         }
     }
 
+    pub fn kernel_parameters(self) -> &'static str {
+        match self {
+            Self::Kvm => "",
+            // The emulated clocks stutter when the host is busy; the kernel would turn to the HPET, which is very slow here.
+            Self::Tcg => "tsc=reliable",
+        }
+    }
+
     /// The fastest one that works. The answer is kept until the machine is rebooted.
     pub fn choose(paths: &Paths, spawner: &Spawner) -> Result<Self> {
         match env::var("FGDP_ACCEL").as_deref() {

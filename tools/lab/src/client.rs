@@ -100,7 +100,7 @@ pub fn up(paths: &Paths, options: &UpOptions) -> Result<()> {
 
 /// Builds what the lab runs of FGDP.
 fn build(paths: &Paths, options: &UpOptions) -> Result<()> {
-    if options.no_fgdp {
+    if options.no_fgdp || options.no_build {
         return Ok(());
     }
     if !fgdp::build_command(paths)
@@ -110,7 +110,7 @@ fn build(paths: &Paths, options: &UpOptions) -> Result<()> {
     {
         bail!("fgdpd was not built (see above)");
     }
-    if options.insmod() {
+    if options.insmod() && options.module.is_none() {
         let mut command = Command::new(paths.checkout.join("tools/lab/modules"));
         command
             .current_dir(&paths.checkout)

@@ -149,7 +149,7 @@ fn start(
     // Blocks until the guest's init has set up everything.
     let mut hooks = vec![vec!["cat".to_owned(), "/run/lab-ready".to_owned()]];
     if options.insmod() {
-        let mut insmod = vec!["insmod".to_owned(), module(paths, options.kernel)?];
+        let mut insmod = vec!["insmod".to_owned(), module(paths, options)?];
         insmod.extend(options.module_params.split_whitespace().map(str::to_owned));
         hooks.push(insmod);
     }
@@ -203,8 +203,19 @@ fn start(
 }
 
 /// The module for the guests' kernel.
-pub fn module(paths: &Paths, kernel: Kernel) -> Result<String> {
-    let variable = match kernel {
+fn module(paths: &Paths, options: &UpOptions) -> Result<String> {
+    if let Some(path) = &options.module {
+        let full = paths.checkout.join(path);
+        if !full.starts_with(&paths.checkout) || !full.exists() {
+            bail!(
+                "--module: {} is not a file inside {}",
+                path.display(),
+                paths.checkout.display()
+            );
+        }
+        return Ok(full.display().to_string());
+    }
+    let variable = match options.kernel {
         Kernel::Stock => "FGDP_KERNEL",
         Kernel::Debug => "FGDP_DEBUG_RELEASE",
     };

@@ -2,6 +2,7 @@
 //! What the user may choose for a lab.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::{bail, Result};
 use clap::{Args, ValueEnum};
@@ -34,6 +35,12 @@ pub struct UpOptions {
     /// Do not load the module
     #[arg(long)]
     pub no_insmod: bool,
+    /// Load this module, which must be inside the checkout, instead of building one
+    #[arg(long)]
+    pub module: Option<PathBuf>,
+    /// Use the host daemon and the module as they were built last
+    #[arg(long)]
+    pub no_build: bool,
     /// Parameters for the module, such as "family=18"
     #[arg(long, default_value = "")]
     pub module_params: String,

@@ -135,12 +135,13 @@ impl Machine {
     fn kernel_parameters(&self, paths: &Paths, guest: &Identity) -> String {
         format!(
             "console=ttyS0 panic=-1 net.ifnames=0 random.trust_cpu=on \
-             lab_src={} lab_name={} lab_guests={} lab_ip4={} lab_ip6={} {}",
+             lab_src={} lab_name={} lab_guests={} lab_ip4={} lab_ip6={} {} {}",
             paths.checkout.display(),
             guest.name,
             self.options.guests,
             guest.ipv4(),
             guest.ipv6(),
+            self.accel.kernel_parameters(),
             self.options.append
         )
     }
