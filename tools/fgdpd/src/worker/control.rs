@@ -242,9 +242,7 @@ impl Worker {
                         "frames_accepted": g.group.state.grants.accepted_by(plan.slot),
                     })
                 } else {
-                    let open = (1..32u32)
-                        .filter(|s| m.open >> s & 1 != 0)
-                        .collect::<Vec<_>>();
+                    let open = g.group.state.pairs.opened_by(plan.slot);
                     json!({
                         "pid": m.pid,
                         "lanes": m.lanes,

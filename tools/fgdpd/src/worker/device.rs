@@ -13,8 +13,8 @@ use fgdp_proto::proto::wire::{Config, MAX_REQUEST};
 use nix::unistd::write;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, warn};
-use virtio_queue::{DescriptorChain, Queue, QueueState, QueueT};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{DescriptorChain, Queue, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::guest_memory::GuestMemory;

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fgdp_proto::proto::wire::{
-    BadRequest, Channel, DirEntry, Frames, FramesOp, Hello, HostStats, PeerState, Reason,
-    ReplyBody, Request, Status,
+    BadRequest, DirEntry, Hello, HostStats, PeerState, ReplyBody, Request, Status,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::calls::{Event, Range};
-use super::grants::{Bounds, Grants, Key};
+use super::calls::Event;
+use super::channels::Pairs;
+use super::grants::Grants;
 use crate::abi;
 use crate::plan::{GroupPlan, MemberPlan};
 
@@ -69,8 +69,6 @@ pub struct Member {
     pub ivshmem_id: Option<u32>,
     /// Addresses it claimed.
     pub addrs: Vec<[u8; 16]>,
-    /// Bit n: it opened the channel to slot n.
-    pub open: u32,
     /// For it, oldest first.
     pub events: VecDeque<Event>,
     /// Since the daemon runs.
@@ -82,6 +80,8 @@ pub struct Member {
 pub struct GroupState {
     /// By slot.
     pub members: BTreeMap<u32, Member>,
+    /// Channels.
+    pub pairs: Pairs,
     /// Frames lent.
     pub grants: Grants,
 }
@@ -155,7 +155,8 @@ impl Group {
         self.state.members.get_mut(&slot)
     }
 
-    fn tell(&mut self, slot: u32, event: Event) {
+    /// An event for the member in `slot`, if it is ready.
+    pub(super) fn tell(&mut self, slot: u32, event: Event) {
         let Some(m) = self
             .state
             .members
@@ -207,13 +208,7 @@ impl Group {
         self.state
             .grants
             .remove_all(|k| k.owner == slot || k.peer == slot);
-        for (other, m) in &mut self.state.members {
-            m.open = if *other == slot {
-                0
-            } else {
-                m.open & !bit(slot)
-            };
-        }
+        self.state.pairs.forget(slot);
         if let Some(m) = self.state.members.get_mut(&slot) {
             m.presence = presence;
             m.addrs.clear();
@@ -308,9 +303,7 @@ impl Group {
                 m.addrs.remove(at);
                 self.changed(slot);
             }
-            Request::ChannelOpen(channel) => {
-                self.open(slot, channel.peer, channel.peer_generation)?
-            }
+            Request::ChannelOpen(channel) => self.open(slot, &channel)?,
             Request::ChannelClose(channel) => self.close(slot, &channel)?,
             Request::Frames(frames) => self.frames(slot, &frames)?,
         }
@@ -364,31 +357,8 @@ impl Group {
     }
 
     fn bye(&mut self, slot: u32) {
-        let peers: Vec<u32> = self.channel_peers(slot);
-        let generation = self.state.members.get(&slot).map_or(0, |m| m.generation);
-        for peer in peers {
-            self.tell(
-                peer,
-                Event::Channel {
-                    peer: slot,
-                    generation,
-                    open: false,
-                    reason: Reason::Unload.as_u32(),
-                },
-            );
-        }
         self.leave(slot, Presence::Attached);
         self.changed(slot);
-    }
-
-    fn channel_peers(&self, slot: u32) -> Vec<u32> {
-        let own = self.state.members.get(&slot).map_or(0, |m| m.open);
-        let there = self
-            .state
-            .members
-            .iter()
-            .filter(|(s, m)| own & bit(**s) != 0 || m.open & bit(slot) != 0);
-        there.map(|(s, _)| *s).filter(|s| *s != slot).collect()
     }
 
     fn addr_add(&mut self, slot: u32, addr: [u8; 16]) -> Result<(), Status> {
@@ -411,160 +381,6 @@ impl Group {
         Ok(())
     }
 
-    /// Checks that `peer` is another member that is ready and of this generation.
-    fn ready_peer(&self, slot: u32, peer: u32, generation: u32) -> Result<(), Status> {
-        if peer == slot || peer == 0 {
-            return Err(Status::BadValue);
-        }
-        let m = self.state.members.get(&peer).ok_or(Status::NoPeer)?;
-        if m.presence != Presence::Ready || m.generation != generation {
-            return Err(Status::NoPeer);
-        }
-        Ok(())
-    }
-
-    fn is_open(&self, slot: u32, peer: u32) -> bool {
-        self.state
-            .members
-            .get(&slot)
-            .is_some_and(|m| m.open & bit(peer) != 0)
-    }
-
-    fn open(&mut self, slot: u32, peer: u32, generation: u32) -> Result<(), Status> {
-        self.ready_peer(slot, peer, generation)?;
-        if self.is_open(slot, peer) {
-            return Err(Status::State);
-        }
-        let m = self.member(slot).ok_or(Status::State)?;
-        m.open |= bit(peer);
-        let own = m.generation;
-        self.tell(
-            peer,
-            Event::Channel {
-                peer: slot,
-                generation: own,
-                open: true,
-                reason: 0,
-            },
-        );
-        Ok(())
-    }
-
-    /// Either side ends the channel for both. The other's own close, on its way, then finds nothing to do.
-    fn close(&mut self, slot: u32, channel: &Channel) -> Result<(), Status> {
-        let peer = channel.peer;
-        if peer == slot {
-            return Err(Status::BadValue);
-        }
-        let there = self.ready_peer(slot, peer, channel.peer_generation).is_ok();
-        if !there || !self.is_open(slot, peer) {
-            return Ok(());
-        }
-        self.state
-            .grants
-            .remove_all(|k| (k.owner, k.peer) == (slot, peer) || (k.owner, k.peer) == (peer, slot));
-        if let Some(m) = self.member(peer) {
-            m.open &= !bit(slot);
-        }
-        let m = self.member(slot).ok_or(Status::State)?;
-        m.open &= !bit(peer);
-        let own = m.generation;
-        self.tell(
-            peer,
-            Event::Channel {
-                peer: slot,
-                generation: own,
-                open: false,
-                reason: channel.reason.as_u32(),
-            },
-        );
-        Ok(())
-    }
-
-    fn frames(&mut self, slot: u32, f: &Frames<'_>) -> Result<(), Status> {
-        self.ready_peer(slot, f.peer, f.peer_generation)?;
-        if !self.is_open(slot, f.peer) || !self.is_open(f.peer, slot) {
-            return Err(Status::State);
-        }
-        let own = match f.op {
-            FramesOp::Offer | FramesOp::Revoke => Key {
-                owner: slot,
-                peer: f.peer,
-                extent: f.extent,
-            },
-            FramesOp::Accept | FramesOp::Release => Key {
-                owner: f.peer,
-                peer: slot,
-                extent: f.extent,
-            },
-        };
-        let ranges: Vec<Range> = f
-            .ranges
-            .iter()
-            .map(|r| Range {
-                pfn: r.pfn,
-                frames: r.frames,
-            })
-            .collect();
-        let mut also_released = false;
-        match f.op {
-            FramesOp::Offer => {
-                let plan = self.member_plan(slot).ok_or(Status::State)?;
-                let bounds = Bounds {
-                    first: (plan.offset + abi::CONN_OFFSET) >> abi::FRAME_SHIFT,
-                    end: (plan.offset + plan.size) >> abi::FRAME_SHIFT,
-                    quota: plan.quota,
-                };
-                self.state.grants.offer(own, &ranges, bounds)?;
-            }
-            FramesOp::Accept => {
-                let grant = self.state.grants.get_mut(&own).ok_or(Status::BadValue)?;
-                if grant.accepted || grant.revoked {
-                    return Err(Status::State);
-                }
-                grant.accepted = true;
-            }
-            FramesOp::Release => {
-                self.state.grants.remove(&own).ok_or(Status::BadValue)?;
-            }
-            FramesOp::Revoke => {
-                let grant = self.state.grants.get_mut(&own).ok_or(Status::BadValue)?;
-                if grant.revoked {
-                    return Err(Status::State);
-                }
-                grant.revoked = true;
-                // Frames that the peer never took come back at once; the owner hears it as from the peer.
-                also_released = !grant.accepted;
-            }
-        }
-        if also_released {
-            self.state.grants.remove(&own);
-            let (op, generation) = (FramesOp::Release as u16, f.peer_generation);
-            self.tell(
-                slot,
-                Event::Frames {
-                    op,
-                    peer: f.peer,
-                    generation,
-                    extent: f.extent,
-                    ranges: Vec::new(),
-                },
-            );
-        }
-        let generation = self.state.members.get(&slot).map_or(0, |m| m.generation);
-        self.tell(
-            f.peer,
-            Event::Frames {
-                op: f.op as u16,
-                peer: slot,
-                generation,
-                extent: f.extent,
-                ranges,
-            },
-        );
-        Ok(())
-    }
-
     fn stats(&self, slot: u32) -> HostStats {
         let c = self
             .state
@@ -581,36 +397,11 @@ impl Group {
         }
     }
 
-    /// A ring of `slot` for `lane` of `peer`, through the daemon: whether the peer is to be rung.
-    pub fn may_ring(&mut self, slot: u32, peer: u32, lane: u32) -> bool {
-        let open = self.is_open(slot, peer);
-        let lanes = self.state.members.get(&peer).map_or(0, |m| m.lanes);
-        let ok = open && lane < u32::from(lanes);
-        if let Some(m) = self.member(slot) {
-            let counter = if ok {
-                &mut m.counters.doorbells
-            } else {
-                &mut m.counters.doorbells_bad
-            };
-            *counter += 1;
-        }
-        ok
-    }
-
     /// A ring that could not be understood.
     pub fn bad_ring(&mut self, slot: u32) {
         if let Some(m) = self.member(slot) {
             m.counters.doorbells_bad += 1;
         }
-    }
-
-    /// Slots that may ring `slot`.
-    pub fn ringers(&self, slot: u32) -> u32 {
-        self.state
-            .members
-            .iter()
-            .filter(|(_, m)| m.open & bit(slot) != 0)
-            .fold(0, |mask, (s, _)| mask | bit(*s))
     }
 
     /// The directory entry of `slot`; of an unused slot, an empty one.
@@ -644,25 +435,12 @@ impl Group {
     /// Everybody goes: the daemon ends.
     pub fn shut_down(&mut self) {
         let slots: Vec<u32> = self.state.members.keys().copied().collect();
+        // All are told before the first is marked, as only those that are ready are told.
         for slot in &slots {
-            let (peers, generation) = (self.channel_peers(*slot), self.entry(*slot).generation);
-            for peer in peers {
-                self.tell(
-                    peer,
-                    Event::Channel {
-                        peer: *slot,
-                        generation,
-                        open: false,
-                        reason: Reason::PeerGone.as_u32(),
-                    },
-                );
-            }
+            self.changed(*slot);
         }
-        for slot in slots {
-            if let Some(m) = self.member(slot) {
-                m.presence = Presence::Absent;
-            }
-            self.dirty |= bit(slot);
+        for m in self.state.members.values_mut() {
+            m.presence = Presence::Absent;
         }
     }
 }

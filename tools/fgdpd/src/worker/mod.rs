@@ -7,6 +7,7 @@
 //! directory entries, slots half cleared).
 
 mod calls;
+mod channels;
 mod control;
 mod device;
 mod grants;
