@@ -4,7 +4,7 @@
 //! The caller feeds what happened, one thing at a time, and does what comes
 //! back, in that order. Calls to the host are answered later, by an input.
 
-use crate::proto::wire::{ChanHdr, ChanState, PeerState, Reason, Status};
+use crate::proto::wire::{PeerState, Reason, Status};
 
 /// What one side did in the current round, as far as this side knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +43,12 @@ pub enum Input {
         /// Why.
         reason: Reason,
     },
-    /// What the peer's channel header says: after events were lost, and from time
-    /// to time while this side waits for the peer.
-    PeerHeader {
-        /// The header, validated.
-        hdr: ChanHdr,
-        /// Generation of the own slot.
-        own_generation: u32,
-    },
     /// The host's answer to OPEN.
     OpenReply(Status),
     /// The host's answer to CLOSE.
     CloseReply(Status),
-    /// The channel has to end: the peer broke a rule, or this side goes. After
+    /// The channel has to end: the peer broke a rule, events were lost
+    /// ([`Reason::Host`]), or this side goes. After
     /// [`Reason::Unload`] it does not open again.
     End(Reason),
     /// The channel did not come up in time.
@@ -213,6 +206,7 @@ impl Channel {
             }
             Input::PeerOpened { generation } => {
                 if self.generation == Some(generation) {
+                    // Events keep their order: one of the last round came before.
                     self.peer_opened(&mut out);
                 }
             }
@@ -221,10 +215,6 @@ impl Channel {
                     self.peer_closed(reason, &mut out);
                 }
             }
-            Input::PeerHeader {
-                hdr,
-                own_generation,
-            } => self.peer_header(&hdr, own_generation, &mut out),
             Input::OpenReply(status) => self.open_reply(status, &mut out),
             Input::CloseReply(status) => self.close_reply(status, &mut out),
             Input::End(reason) => self.end(reason, &mut out),
@@ -328,18 +318,6 @@ impl Channel {
         }
     }
 
-    fn peer_header(&mut self, hdr: &ChanHdr, own_generation: u32, out: &mut Actions) {
-        let open = hdr.state == ChanState::Open && hdr.peer_generation == own_generation;
-        if self.generation.is_none() {
-            return;
-        }
-        if open && self.peer == Side::Out && self.own != Side::Closed {
-            self.peer_opened(out);
-        } else if !open && (self.peer == Side::Open || self.own == Side::Closed) {
-            self.peer_closed(hdr.reason, out);
-        }
-    }
-
     fn open_reply(&mut self, status: Status, out: &mut Actions) {
         self.open_pending = self.open_pending.saturating_sub(1);
         if self.own != Side::Opening || self.open_pending != 0 {
@@ -355,13 +333,17 @@ impl Channel {
             }
             return;
         }
-        self.own = Side::Out;
-        out.push(Action::Down(match status {
+        let reason = match status {
             Status::NoPeer => Reason::PeerGone,
             // The peer's close is on its way here.
             Status::State => Reason::PeerClosed,
             _ => Reason::Host,
-        }));
+        };
+        self.own = Side::Out;
+        out.push(Action::Down(reason));
+        if reason == Reason::Host && self.peer == Side::Open {
+            self.call_close(reason, out);
+        }
     }
 
     fn end(&mut self, reason: Reason, out: &mut Actions) {
@@ -373,7 +355,8 @@ impl Channel {
             out.push(Action::Down(reason));
         }
         self.want = false;
-        if open {
+        // A peer that waits for this side is told.
+        if open || (self.own == Side::Out && self.peer == Side::Open) {
             self.call_close(reason, out);
         }
     }

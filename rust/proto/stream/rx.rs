@@ -10,7 +10,7 @@ use crate::proto::wire::{
 };
 
 impl Conn {
-    /// Bytes that can be read; 0 after RST of either side. Fetches and validates
+    /// Bytes that can be read; 0 after RST of either side and after the own DONE. Fetches and validates
     /// what the producer wrote (S-12); rings have to lie in `accepted`.
     ///
     /// # Errors
@@ -30,7 +30,8 @@ impl Conn {
     }
 
     fn rx_unread(&self) -> u32 {
-        if self.rx.peer_tx & TX_RST != 0 || self.tx.flags & TX_RST != 0 {
+        // After DONE the peer may use the frames for something else.
+        if self.done_sent || self.rx_reset() || self.tx.flags & TX_RST != 0 {
             return 0;
         }
         self.rx.tail.wrapping_sub(self.rx.head)

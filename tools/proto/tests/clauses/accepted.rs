@@ -41,7 +41,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(200))]
 
     #[test]
     fn g_4_accepted_is_a_set_of_frames_of_the_peer(ops in prop::collection::vec(op(), 1..60)) {

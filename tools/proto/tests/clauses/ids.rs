@@ -8,7 +8,7 @@ use fgdp_proto::proto::wire::CONN_INDEX_MASK;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(256))]
 
     #[test]
     fn s_1_an_id_in_use_is_unique_and_its_serial_changes(

@@ -139,7 +139,7 @@ fn run(start: u32, ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(64))]
 
     #[test]
     fn l_2_to_l_8_lane_is_a_queue_that_loses_no_wake_up(

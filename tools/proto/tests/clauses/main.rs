@@ -5,14 +5,24 @@
 
 mod accepted;
 mod basics;
-//mod channel;
-//mod header;
-//mod host;
+mod channel;
+mod header;
+mod host;
 //mod hostile;
 mod ids;
 mod lanes;
 mod memory;
-//mod messages;
+mod messages;
 mod pool;
-//mod records;
+mod records;
 mod streams;
+
+/// `n` cases, or as many as PROPTEST_CASES says.
+fn cases(n: u32) -> proptest::test_runner::Config {
+    let given = std::env::var("PROPTEST_CASES").ok();
+    proptest::test_runner::Config {
+        cases: given.and_then(|v| v.parse().ok()).unwrap_or(n),
+        failure_persistence: None,
+        ..Default::default()
+    }
+}

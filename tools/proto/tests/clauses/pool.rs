@@ -169,7 +169,7 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(256))]
 
     #[test]
     fn g_5_runs_are_accepted_disjoint_and_within_the_quota(ops in prop::collection::vec(op(), 1..200)) {

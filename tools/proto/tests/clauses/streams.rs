@@ -405,7 +405,7 @@ fn settle(w: &mut World<'_>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(96))]
 
     #[test]
     fn s_4_to_s_16_stream_keeps_bytes_wakes_and_ends(
