@@ -422,6 +422,11 @@ impl Connection {
             self.device.forget(self);
             return;
         }
+        if self.peer_id().is_none() {
+            // Without an answer to CONNECT there is nobody to tell: a refusal has ended it, an
+            // acceptance comes back here.
+            return;
+        }
         loop {
             let step = self.with_rx(|proto, view, _| {
                 let done = proto.poll_done(view)?.is_some();

@@ -152,21 +152,14 @@ impl Device {
         }
     }
 
-    /// Everything anew: the directory, and what the peers' channel headers say.
+    /// Everything anew: events were lost, or this is the beginning. A channel whose events may be
+    /// among the lost ones starts over.
     fn read_all(self: &Arc<Self>, ctl: &mut Ctl) {
         for slot in 1..self.host.dir_entries.min(MAX_SLOTS) {
-            self.read_entry(ctl, slot);
-            let header = ctl.peer(slot).and_then(|p| p.channel.clone()).map(|channel| {
-                ChanHdr::read_peer(&channel.view(self), self.identity.slot)
-            });
-            match header {
-                Some(Ok(hdr)) => {
-                    let own_generation = self.identity.generation;
-                    self.feed(ctl, slot, Input::PeerHeader { hdr, own_generation });
-                }
-                Some(Err(reason)) => self.feed(ctl, slot, Input::End(reason)),
-                None => {}
+            if ctl.peer(slot).is_some_and(|p| p.channel.is_some()) {
+                self.feed(ctl, slot, Input::End(Reason::Host));
             }
+            self.read_entry(ctl, slot);
         }
     }
 
