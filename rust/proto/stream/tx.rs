@@ -77,6 +77,7 @@ impl Conn {
         &mut self,
         v: &View<'_, S, W>,
     ) -> Result<Option<Ring>, Reason> {
+        self.check()?;
         if !self.tx.ring.has_old() {
             return Ok(None);
         }

@@ -8,7 +8,7 @@ mod basics;
 mod channel;
 mod header;
 mod host;
-//mod hostile;
+mod hostile;
 mod ids;
 mod lanes;
 mod memory;
