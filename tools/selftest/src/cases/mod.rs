@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The cases, by what they are about.
+
+mod accept;
+mod close;
+mod connect;
+mod files;
+mod flags;
+mod many;
+mod memory;
+mod names;
+mod options;
+mod poll;
+mod process;
+mod records;
+mod shutdown;
+mod signals;
+mod stream;
+mod uring;
+
+use crate::case::Case;
+
+/// Every case, the simple ones first.
+pub fn all() -> Vec<Case> {
+    [
+        connect::CASES,
+        names::CASES,
+        accept::CASES,
+        shutdown::CASES,
+        close::CASES,
+        poll::CASES,
+        options::CASES,
+        flags::CASES,
+        memory::CASES,
+        files::CASES,
+        signals::CASES,
+        process::CASES,
+        records::CASES,
+        uring::CASES,
+        stream::CASES,
+        many::CASES,
+    ]
+    .concat()
+}

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! System calls that no library offers for a family that it does not know. All unsafe code of this program.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::{size_of, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use io_uring::{opcode, squeue, types, IoUring};
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::unistd::{ForkResult, Pid};
+use nix::Result;
+
+const NAME_MAX: usize = 128;
+
+/// `socket(2)`.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
+    // SAFETY: No pointers; a descriptor that is returned is new and nobody else's.
+    unsafe {
+        let fd = Errno::result(libc::socket(domain, kind, protocol))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// `socketpair(2)`.
+pub fn socketpair(domain: i32, kind: i32) -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: The kernel writes two descriptors into the array; both are new.
+    unsafe {
+        Errno::result(libc::socketpair(domain, kind, 0, fds.as_mut_ptr()))?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// `bind(2)`.
+pub fn bind(fd: BorrowedFd, name: &[u8]) -> Result<()> {
+    // SAFETY: The kernel reads as many bytes as the slice has.
+    let res = unsafe { libc::bind(fd.as_raw_fd(), name.as_ptr().cast(), name.len() as u32) };
+    Errno::result(res).map(drop)
+}
+
+/// `connect(2)`.
+pub fn connect(fd: BorrowedFd, name: &[u8]) -> Result<()> {
+    // SAFETY: The kernel reads as many bytes as the slice has.
+    let res = unsafe { libc::connect(fd.as_raw_fd(), name.as_ptr().cast(), name.len() as u32) };
+    Errno::result(res).map(drop)
+}
+
+/// `listen(2)`.
+pub fn listen(fd: BorrowedFd, backlog: i32) -> Result<()> {
+    // SAFETY: No pointers.
+    Errno::result(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// `shutdown(2)`.
+pub fn shutdown(fd: BorrowedFd, how: i32) -> Result<()> {
+    // SAFETY: No pointers.
+    Errno::result(unsafe { libc::shutdown(fd.as_raw_fd(), how) }).map(drop)
+}
+
+fn name_of(call: impl FnOnce(*mut libc::sockaddr, *mut u32) -> i32) -> Result<(i32, Vec<u8>)> {
+    let mut name = vec![0u8; NAME_MAX];
+    let mut len = NAME_MAX as u32;
+    let res = Errno::result(call(name.as_mut_ptr().cast(), &mut len))?;
+    name.truncate(len as usize);
+    Ok((res, name))
+}
+
+/// `accept4(2)`: the socket and the peer's name.
+pub fn accept4(fd: BorrowedFd, flags: i32) -> Result<(OwnedFd, Vec<u8>)> {
+    // SAFETY: The kernel writes at most `NAME_MAX` bytes of the name; the descriptor is new.
+    unsafe {
+        let (new, name) = name_of(|name, len| libc::accept4(fd.as_raw_fd(), name, len, flags))?;
+        Ok((OwnedFd::from_raw_fd(new), name))
+    }
+}
+
+/// `getsockname(2)`.
+pub fn getsockname(fd: BorrowedFd) -> Result<Vec<u8>> {
+    // SAFETY: The kernel writes at most `NAME_MAX` bytes of the name.
+    name_of(|name, len| unsafe { libc::getsockname(fd.as_raw_fd(), name, len) }).map(|r| r.1)
+}
+
+/// `getpeername(2)`.
+pub fn getpeername(fd: BorrowedFd) -> Result<Vec<u8>> {
+    // SAFETY: The kernel writes at most `NAME_MAX` bytes of the name.
+    name_of(|name, len| unsafe { libc::getpeername(fd.as_raw_fd(), name, len) }).map(|r| r.1)
+}
+
+fn set<T>(fd: BorrowedFd, option: i32, value: &T) -> Result<()> {
+    let len = size_of::<T>() as u32;
+    let ptr = std::ptr::from_ref(value).cast();
+    // SAFETY: The kernel reads as many bytes as the value has.
+    let res = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, ptr, len) };
+    Errno::result(res).map(drop)
+}
+
+/// Sets an option of level `SOL_SOCKET` that is an int.
+pub fn set_option(fd: BorrowedFd, option: i32, value: i32) -> Result<()> {
+    set(fd, option, &value)
+}
+
+/// Sets an option that is a time.
+pub fn set_timeout(fd: BorrowedFd, option: i32, value: Duration) -> Result<()> {
+    let value = libc::timeval {
+        tv_sec: value.as_secs() as i64,
+        tv_usec: i64::from(value.subsec_micros()),
+    };
+    set(fd, option, &value)
+}
+
+/// Sets `SO_LINGER`.
+pub fn set_linger(fd: BorrowedFd, seconds: i32) -> Result<()> {
+    let value = libc::linger {
+        l_onoff: 1,
+        l_linger: seconds,
+    };
+    set(fd, libc::SO_LINGER, &value)
+}
+
+/// Reads an option of `level` that is an int.
+pub fn get_option(fd: BorrowedFd, level: i32, option: i32) -> Result<i32> {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as u32;
+    let ptr = std::ptr::from_mut(&mut value).cast();
+    // SAFETY: The kernel writes at most the four bytes of the value.
+    let res = unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, ptr, &mut len) };
+    Errno::result(res).map(|_| value)
+}
+
+/// `poll(2)` of one descriptor: the events that it has, none after `timeout`.
+pub fn poll(fd: BorrowedFd, events: i16, timeout: Duration) -> Result<i16> {
+    let mut entry = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    let ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: The kernel writes the one entry.
+    Errno::result(unsafe { libc::poll(&mut entry, 1, ms) }).map(|_| entry.revents)
+}
+
+/// `ioctl(2)` with a request that writes an int.
+pub fn ioctl_int(fd: BorrowedFd, request: u64) -> Result<i32> {
+    let mut value = 0i32;
+    // SAFETY: The callers' requests (SIOCINQ, SIOCOUTQ) write one int.
+    let res = unsafe { libc::ioctl(fd.as_raw_fd(), request, &mut value) };
+    Errno::result(res).map(|_| value)
+}
+
+fn count(res: isize) -> Result<usize> {
+    Errno::result(res).map(|n| n as usize)
+}
+
+/// `send(2)`.
+pub fn send(fd: BorrowedFd, buf: &[u8], flags: i32) -> Result<usize> {
+    // SAFETY: The kernel reads as many bytes as the slice has.
+    count(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
+}
+
+/// `recv(2)`.
+pub fn recv(fd: BorrowedFd, buf: &mut [u8], flags: i32) -> Result<usize> {
+    // SAFETY: The kernel writes at most as many bytes as the slice has.
+    count(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+}
+
+/// `send(2)` of `len` bytes at the null pointer.
+pub fn send_null(fd: BorrowedFd, len: usize, flags: i32) -> Result<usize> {
+    // SAFETY: The kernel checks user pointers: this is EFAULT, not an access.
+    count(unsafe { libc::send(fd.as_raw_fd(), std::ptr::null(), len, flags) })
+}
+
+/// `recv(2)` of `len` bytes to the null pointer.
+pub fn recv_null(fd: BorrowedFd, len: usize, flags: i32) -> Result<usize> {
+    // SAFETY: The kernel checks user pointers: this is EFAULT, or with MSG_TRUNC no access.
+    count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), len, flags) })
+}
+
+/// `sendmsg(2)`.
+pub fn sendmsg(fd: BorrowedFd, parts: &[IoSlice], flags: i32) -> Result<usize> {
+    // SAFETY: All-zero is a valid message header. `IoSlice` has the layout of `iovec`; the kernel
+    // reads the slices only.
+    unsafe {
+        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        msg.msg_iov = parts.as_ptr().cast_mut().cast();
+        msg.msg_iovlen = parts.len() as _;
+        count(libc::sendmsg(fd.as_raw_fd(), &msg, flags))
+    }
+}
+
+/// `recvmsg(2)`: bytes and the flags that the kernel gave.
+pub fn recvmsg(fd: BorrowedFd, parts: &mut [IoSliceMut], flags: i32) -> Result<(usize, i32)> {
+    // SAFETY: All-zero is a valid message header. `IoSliceMut` has the layout of `iovec`; the
+    // kernel writes within the slices.
+    unsafe {
+        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        msg.msg_iov = parts.as_mut_ptr().cast();
+        msg.msg_iovlen = parts.len() as _;
+        let n = count(libc::recvmsg(fd.as_raw_fd(), &mut msg, flags))?;
+        Ok((n, msg.msg_flags))
+    }
+}
+
+/// Room for one descriptor beside a message, aligned as the kernel wants it.
+#[repr(align(8))]
+struct Rights([u8; 32]);
+
+/// Sends a descriptor over the Unix socket `fd`.
+pub fn send_fd(fd: BorrowedFd, what: BorrowedFd) -> Result<()> {
+    let byte = [0u8];
+    let mut iov = libc::iovec {
+        iov_base: byte.as_ptr().cast_mut().cast(),
+        iov_len: 1,
+    };
+    let mut room = Rights([0; 32]);
+    // SAFETY: The header's pointers are to the locals above; the control buffer has room for one
+    // header and one descriptor (CMSG_SPACE(4) is 24).
+    unsafe {
+        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = room.0.as_mut_ptr().cast();
+        msg.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let cmsg = libc::CMSG_FIRSTHDR(&msg);
+        (*cmsg).cmsg_level = libc::SOL_SOCKET;
+        (*cmsg).cmsg_type = libc::SCM_RIGHTS;
+        (*cmsg).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(cmsg).cast::<RawFd>().write_unaligned(what.as_raw_fd());
+        count(libc::sendmsg(fd.as_raw_fd(), &msg, 0)).map(drop)
+    }
+}
+
+/// Receives a descriptor from the Unix socket `fd`.
+pub fn recv_fd(fd: BorrowedFd) -> Result<OwnedFd> {
+    let mut byte = [0u8];
+    let mut iov = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    let mut room = Rights([0; 32]);
+    // SAFETY: As for `send_fd`. A descriptor in an SCM_RIGHTS message is new and ours.
+    unsafe {
+        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = room.0.as_mut_ptr().cast();
+        msg.msg_controllen = room.0.len() as _;
+        count(libc::recvmsg(fd.as_raw_fd(), &mut msg, 0))?;
+        let cmsg = libc::CMSG_FIRSTHDR(&msg);
+        if cmsg.is_null() || (*cmsg).cmsg_type != libc::SCM_RIGHTS {
+            return Err(Errno::EPROTO);
+        }
+        Ok(OwnedFd::from_raw_fd(libc::CMSG_DATA(cmsg).cast::<RawFd>().read_unaligned()))
+    }
+}
+
+/// A child that runs `body` and exits with what it returns. The caller has one thread only.
+pub fn fork(body: impl FnOnce() -> i32) -> Result<Pid> {
+    // SAFETY: The caller is single-threaded, so the child may do anything; it never returns.
+    unsafe {
+        match nix::unistd::fork()? {
+            ForkResult::Parent { child } => Ok(child),
+            ForkResult::Child => libc::_exit(body()),
+        }
+    }
+}
+
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count_signal(_: i32) {
+    SIGNALS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Counts the signals of one kind from now on instead of what they would do.
+pub fn catch(signal: Signal, restart: bool) -> Result<()> {
+    SIGNALS.store(0, Ordering::SeqCst);
+    let flags = if restart { SaFlags::SA_RESTART } else { SaFlags::empty() };
+    let action = SigAction::new(SigHandler::Handler(count_signal), flags, SigSet::empty());
+    // SAFETY: The handler only adds to an atomic.
+    unsafe { nix::sys::signal::sigaction(signal, &action) }.map(drop)
+}
+
+/// How many signals came since [`catch`].
+pub fn signals() -> u32 {
+    SIGNALS.load(Ordering::SeqCst)
+}
+
+/// Sends SIGALRM to this process every `every`, starting after it; zero ends that.
+pub fn alarm(every: Duration) -> Result<()> {
+    let time = libc::timeval {
+        tv_sec: every.as_secs() as i64,
+        tv_usec: i64::from(every.subsec_micros()),
+    };
+    let timer = libc::itimerval {
+        it_interval: time,
+        it_value: time,
+    };
+    // SAFETY: The kernel reads `timer` and writes nothing.
+    Errno::result(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) })
+        .map(drop)
+}
+
+/// Two pages of memory of which the second cannot be accessed; the slice is the first page.
+pub struct GuardedPage(*mut u8);
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+
+impl GuardedPage {
+    /// Maps them.
+    pub fn new() -> Result<Self> {
+        // SAFETY: A new anonymous mapping; the second page of it is made inaccessible.
+        unsafe {
+            let ptr = libc::mmap(
+                std::ptr::null_mut(),
+                2 * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            if ptr == libc::MAP_FAILED {
+                return Err(Errno::last());
+            }
+            let this = Self(ptr.cast());
+            Errno::result(libc::mprotect(ptr.add(PAGE).cast(), PAGE, libc::PROT_NONE))?;
+            Ok(this)
+        }
+    }
+
+    /// The page that can be accessed.
+    pub fn page(&mut self) -> &mut [u8] {
+        // SAFETY: The first page is mapped as long as `self` lives.
+        unsafe { std::slice::from_raw_parts_mut(self.0, PAGE) }
+    }
+
+    /// `send(2)` of `before` bytes of the page and `after` bytes behind it.
+    pub fn send(&self, fd: BorrowedFd, before: usize, after: usize) -> Result<usize> {
+        let before = before.min(PAGE);
+        // SAFETY: The pointer stays within the page; what lies behind faults in the kernel.
+        unsafe {
+            let start = self.0.add(PAGE - before);
+            count(libc::send(fd.as_raw_fd(), start.cast(), before + after, libc::MSG_NOSIGNAL))
+        }
+    }
+
+    /// `recv(2)` to `before` bytes of the page and `after` bytes behind it.
+    pub fn recv(&mut self, fd: BorrowedFd, before: usize, after: usize) -> Result<usize> {
+        let before = before.min(PAGE);
+        // SAFETY: The pointer stays within the page; what lies behind faults in the kernel.
+        unsafe {
+            let start = self.0.add(PAGE - before);
+            count(libc::recv(fd.as_raw_fd(), start.cast(), before + after, 0))
+        }
+    }
+}
+
+impl Drop for GuardedPage {
+    fn drop(&mut self) {
+        // SAFETY: Mapped by `new`, not used from now on.
+        unsafe { libc::munmap(self.0.cast(), 2 * PAGE) };
+    }
+}
+
+/// Runs one io_uring operation to its end; its result, or the error that it gave.
+///
+/// # Safety
+///
+/// The entry's buffers live until this returns.
+unsafe fn run_entry(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i32> {
+    // SAFETY: By this function's contract; it returns after the completion.
+    unsafe { ring.submission().push(entry) }.map_err(|_| Errno::EBUSY)?;
+    loop {
+        match ring.submit_and_wait(1) {
+            Ok(_) => break,
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+            Err(e) => return Err(Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))),
+        }
+    }
+    let completion = ring.completion().next().ok_or(Errno::EIO)?;
+    match completion.result() {
+        res if res < 0 => Err(Errno::from_raw(-res)),
+        res => Ok(res),
+    }
+}
+
+/// Accepts by io_uring.
+pub fn uring_accept(ring: &mut IoUring, fd: BorrowedFd) -> Result<OwnedFd> {
+    let fd = types::Fd(fd.as_raw_fd());
+    let entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build();
+    // SAFETY: The entry has no buffers; the descriptor that it returns is new.
+    unsafe { run_entry(ring, &entry).map(|new| OwnedFd::from_raw_fd(new)) }
+}
+
+/// Connects by io_uring.
+pub fn uring_connect(ring: &mut IoUring, fd: BorrowedFd, name: &[u8]) -> Result<()> {
+    let fd = types::Fd(fd.as_raw_fd());
+    let entry = opcode::Connect::new(fd, name.as_ptr().cast(), name.len() as u32).build();
+    // SAFETY: The name lives until this returns.
+    unsafe { run_entry(ring, &entry).map(drop) }
+}
+
+/// Sends by io_uring.
+pub fn uring_send(ring: &mut IoUring, fd: BorrowedFd, buf: &[u8]) -> Result<usize> {
+    let fd = types::Fd(fd.as_raw_fd());
+    let entry = opcode::Send::new(fd, buf.as_ptr(), buf.len() as u32).build();
+    // SAFETY: The buffer lives until this returns.
+    unsafe { run_entry(ring, &entry).map(|n| n as usize) }
+}
+
+/// Receives by io_uring.
+pub fn uring_recv(ring: &mut IoUring, fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
+    let fd = types::Fd(fd.as_raw_fd());
+    let entry = opcode::Recv::new(fd, buf.as_mut_ptr(), buf.len() as u32).build();
+    // SAFETY: The buffer lives until this returns.
+    unsafe { run_entry(ring, &entry).map(|n| n as usize) }
+}
