@@ -4,6 +4,7 @@
 
 pub mod bell;
 mod child;
+mod connections;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::config;
 use crate::link::{ToSupervisor, ToWorker};
 use crate::plan::Plan;
 use crate::sys::{self, Poller};
-use crate::vfio::session::{Session, Step};
+use crate::vfio::session::Session;
 use child::Child;
 use resources::{DeviceRes, GroupRes, Listener};
 
@@ -192,9 +193,9 @@ impl Supervisor {
         let index = u32::try_from(token & !KIND & 0xffff_ffff).unwrap_or(u32::MAX);
         match token & KIND {
             SIGNALS => self.signal()?,
-            LINK => self.from_worker(),
+            LINK => self.hear_worker(),
             DEVICE_LISTENER => self.accept_device(index),
-            DEVICE => self.from_qemu(index),
+            DEVICE => self.hear_qemu(index),
             BELL_LISTENER => self.accept_bell(index),
             BELL => self.poll_bell(
                 u32::try_from((token & !KIND) >> 32).unwrap_or(u32::MAX),
@@ -219,7 +220,7 @@ impl Supervisor {
                         warn!(attached, "stopping with guests attached: QEMU ends when such a guest is reset; shut them down");
                     }
                     self.stopping = true;
-                    self.to_worker(&ToWorker::Stop, &[]);
+                    self.tell_worker(&ToWorker::Stop, &[]);
                 }
                 Ok(Signal::SIGCHLD) => self.reap()?,
                 _ => (),
@@ -254,7 +255,7 @@ impl Supervisor {
                 .map(|g: &GroupRes| g.memory.try_clone())
                 .transpose()?
             {
-                self.to_worker(&ToWorker::Group(group), &[memory.as_fd()]);
+                self.tell_worker(&ToWorker::Group(group), &[memory.as_fd()]);
             }
         }
         Ok(())
@@ -318,7 +319,7 @@ impl Supervisor {
         }
     }
 
-    fn to_worker(&mut self, message: &ToWorker, fds: &[BorrowedFd<'_>]) {
+    fn tell_worker(&mut self, message: &ToWorker, fds: &[BorrowedFd<'_>]) {
         if let Some(child) = &mut self.child {
             // A dead worker is found by its link; the next one is told everything.
             if let Err(e) = child.link.send(message, fds) {
@@ -327,7 +328,7 @@ impl Supervisor {
         }
     }
 
-    fn from_worker(&mut self) {
+    fn hear_worker(&mut self) {
         loop {
             let Some(child) = &mut self.child else { return };
             match child.link.receive::<ToSupervisor>() {
@@ -344,7 +345,7 @@ impl Supervisor {
                             debug!(dev, "answer not sent: {e}");
                         }
                         // What came in while the request was outstanding.
-                        self.from_qemu(dev);
+                        self.hear_qemu(dev);
                     }
                 }
                 Ok(Some((ToSupervisor::Kick { dev }, _))) => self.detach(dev, "cut off on request"),
@@ -366,7 +367,7 @@ impl Supervisor {
             .unwrap_or(false)
         {
             // Its last answers are still in the socket.
-            self.from_worker();
+            self.hear_worker();
             self.worker_gone();
         }
         Ok(())
@@ -400,121 +401,6 @@ impl Supervisor {
             Duration::ZERO
         };
         self.next_start = Some(Instant::now() + pause);
-    }
-
-    fn accept_device(&mut self, dev: u32) {
-        // A QEMU that ended may still have its end in the queue.
-        self.from_qemu(dev);
-        self.next_serial += 1;
-        let serial = self.next_serial;
-        let Some(device) = self.devices.get_mut(&dev) else {
-            return;
-        };
-        match device.accept(serial) {
-            Ok(false) => return,
-            Ok(true) => (),
-            Err(e) => {
-                error!(guest = %device.label, "connection not accepted: {e}");
-                return;
-            }
-        }
-        let Some(session) = &device.session else {
-            return;
-        };
-        let pid = session.pid;
-        if let Err(e) = self
-            .poller
-            .add(&session.conn, DEVICE | u64::from(dev), false)
-        {
-            error!(guest = %device.label, "connection not watched: {e}");
-            device.session = None;
-            return;
-        }
-        self.to_worker(&ToWorker::Attached { dev, serial, pid }, &[]);
-    }
-
-    fn from_qemu(&mut self, dev: u32) {
-        loop {
-            let Some(device) = self.devices.get_mut(&dev) else {
-                return;
-            };
-            let Some(session) = &mut device.session else {
-                return;
-            };
-            if session.outstanding.is_some() {
-                return;
-            }
-            let step = session.conn.receive().and_then(|msg| match msg {
-                None => Ok(None),
-                Some(msg) => session
-                    .handle(msg, &device.regions, &mut self.next_id)
-                    .map(Some),
-            });
-            match step {
-                Ok(None) => return,
-                Ok(Some(Step::Done)) => (),
-                Ok(Some(Step::Forward)) => self.hand_over(dev),
-                Ok(Some(Step::Kick(queue))) => {
-                    session.kicks |= 1u32.checked_shl(queue).unwrap_or(0);
-                }
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    return self.detach(dev, "detached")
-                }
-                Err(e) => {
-                    warn!(guest = %device.label, "vfio-user connection broken: {e}");
-                    return self.detach(dev, "detached");
-                }
-            }
-        }
-    }
-
-    fn detach(&mut self, dev: u32, why: &str) {
-        let Some(device) = self.devices.get_mut(&dev) else {
-            return;
-        };
-        if device.session.take().is_some() {
-            info!(guest = %device.label, "{why}");
-            self.to_worker(&ToWorker::Detached { dev }, &[]);
-        }
-    }
-
-    fn accept_bell(&mut self, group: u32) {
-        let Some(bell) = self
-            .groups
-            .get_mut(group as usize)
-            .and_then(|g| g.bell.as_mut())
-        else {
-            return;
-        };
-        match bell.accept() {
-            Ok(None) => return,
-            Err(e) => {
-                error!(group, "doorbell device not served: {e}");
-                return;
-            }
-            Ok(Some(id)) => {
-                let token = BELL | u64::from(group) << 32 | u64::from(id);
-                if let Some(Err(e)) = bell.client(id).map(|fd| self.poller.add(fd, token, false)) {
-                    error!(group, id, "doorbell device not watched: {e}");
-                }
-            }
-        }
-        let ids = bell.ids();
-        self.to_worker(&ToWorker::Doorbells { group, ids }, &[]);
-    }
-
-    fn poll_bell(&mut self, group: u32, id: u32) {
-        let Some(bell) = self
-            .groups
-            .get_mut(group as usize)
-            .and_then(|g| g.bell.as_mut())
-        else {
-            return;
-        };
-        if bell.poll(id) {
-            let ids = bell.ids();
-            self.to_worker(&ToWorker::Doorbells { group, ids }, &[]);
-        }
     }
 
     /// Sends what waits, and watches for room where some still does.

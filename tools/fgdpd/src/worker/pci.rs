@@ -61,27 +61,58 @@ impl Space {
         }
     }
 
-    /// A capability: `len` bytes at `at`, followed by the one at `next`.
-    fn virtio_cap(
-        &mut self,
-        at: u8,
-        next: u8,
-        kind: u8,
-        bar: u8,
-        id: u8,
-        offset: u64,
-        length: u64,
-    ) {
+    /// A virtio capability at `at`, followed by the one at `next`.
+    fn cap(&mut self, at: u8, next: u8, cap: &Cap) {
         let base = usize::from(at);
-        let len = if kind == TYPE_SHARED_MEMORY { 24 } else { 16 };
-        self.put(base, &[ID_VENDOR, next, len, kind, bar, id, 0, 0]);
-        let (offset_low, length_low) =
-            ((offset & 0xffff_ffff) as u32, (length & 0xffff_ffff) as u32);
-        self.put(base + 8, &offset_low.to_le_bytes());
-        self.put(base + 12, &length_low.to_le_bytes());
-        if kind == TYPE_SHARED_MEMORY {
-            self.put(base + 16, &((offset >> 32) as u32).to_le_bytes());
-            self.put(base + 20, &((length >> 32) as u32).to_le_bytes());
+        let len = if cap.kind == TYPE_SHARED_MEMORY {
+            24
+        } else {
+            16
+        };
+        self.put(
+            base,
+            &[ID_VENDOR, next, len, cap.kind, cap.bar, cap.id, 0, 0],
+        );
+        let halves = |word: u64| ((word & 0xffff_ffff) as u32, (word >> 32) as u32);
+        let (offset, length) = (halves(cap.offset), halves(cap.length));
+        self.put(base + 8, &offset.0.to_le_bytes());
+        self.put(base + 12, &length.0.to_le_bytes());
+        if cap.kind == TYPE_SHARED_MEMORY {
+            self.put(base + 16, &offset.1.to_le_bytes());
+            self.put(base + 20, &length.1.to_le_bytes());
+        }
+    }
+}
+
+/// A virtio capability: where a structure is.
+struct Cap {
+    kind: u8,
+    bar: u8,
+    id: u8,
+    offset: u64,
+    length: u64,
+}
+
+impl Cap {
+    /// A structure in BAR0.
+    fn registers(kind: u8, offset: u64) -> Self {
+        Self {
+            kind,
+            bar: 0,
+            id: 0,
+            offset,
+            length: abi::STRUCT_SIZE,
+        }
+    }
+
+    /// A shared memory region that is a whole BAR.
+    fn memory(id: u8, bar: u8, length: u64) -> Self {
+        Self {
+            kind: TYPE_SHARED_MEMORY,
+            bar,
+            id,
+            offset: 0,
+            length,
         }
     }
 }
@@ -110,65 +141,44 @@ impl PciState {
         s.put(msix + 4, &(abi::MSIX_TABLE_OFFSET as u32).to_le_bytes());
         s.put(msix + 8, &(abi::MSIX_PBA_OFFSET as u32).to_le_bytes());
 
-        s.virtio_cap(
+        s.cap(
             CAP_COMMON,
             CAP_ISR,
-            TYPE_COMMON,
-            0,
-            0,
-            abi::COMMON_OFFSET,
-            abi::STRUCT_SIZE,
+            &Cap::registers(TYPE_COMMON, abi::COMMON_OFFSET),
         );
-        s.virtio_cap(
+        s.cap(
             CAP_ISR,
             CAP_DEVICE,
-            TYPE_ISR,
-            0,
-            0,
-            abi::ISR_OFFSET,
-            abi::STRUCT_SIZE,
+            &Cap::registers(TYPE_ISR, abi::ISR_OFFSET),
         );
-        s.virtio_cap(
+        s.cap(
             CAP_DEVICE,
             CAP_NOTIFY,
-            TYPE_DEVICE,
-            0,
-            0,
-            abi::DEVICE_OFFSET,
-            abi::STRUCT_SIZE,
+            &Cap::registers(TYPE_DEVICE, abi::DEVICE_OFFSET),
         );
-        s.virtio_cap(
+        s.cap(
             CAP_NOTIFY,
             CAP_SLOT,
-            TYPE_NOTIFY,
-            0,
-            0,
-            abi::NOTIFY_OFFSET,
-            abi::STRUCT_SIZE,
+            &Cap::registers(TYPE_NOTIFY, abi::NOTIFY_OFFSET),
         );
         s.put(usize::from(CAP_NOTIFY) + 2, &[20]);
         s.put(
             usize::from(CAP_NOTIFY) + 16,
             &(abi::NOTIFY_MULTIPLIER as u32).to_le_bytes(),
         );
-        s.virtio_cap(CAP_SLOT, CAP_GROUP, TYPE_SHARED_MEMORY, 2, 0, 0, slot_size);
-        s.virtio_cap(
-            CAP_GROUP,
-            CAP_ACCESS,
-            TYPE_SHARED_MEMORY,
-            4,
-            1,
-            0,
-            group_size,
-        );
-        s.virtio_cap(
+        s.cap(CAP_SLOT, CAP_GROUP, &Cap::memory(0, 2, slot_size));
+        s.cap(CAP_GROUP, CAP_ACCESS, &Cap::memory(1, 4, group_size));
+        let (offset, length) = (self.access_offset.into(), self.access_length.into());
+        s.cap(
             CAP_ACCESS,
             0,
-            TYPE_ACCESS,
-            self.access_bar,
-            0,
-            self.access_offset.into(),
-            self.access_length.into(),
+            &Cap {
+                kind: TYPE_ACCESS,
+                bar: self.access_bar,
+                id: 0,
+                offset,
+                length,
+            },
         );
         s.put(usize::from(CAP_ACCESS) + 2, &[20]);
         s

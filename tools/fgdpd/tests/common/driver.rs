@@ -401,6 +401,13 @@ impl Guest {
         text
     }
 
+    /// The next event, whose buffer is not given back: nobody may be there to take it.
+    pub fn event_text(&mut self) -> String {
+        let (d, len) = self.wait_used(1);
+        let bytes = self.ram_read(self.queues[1].buffer(d), len);
+        describe(&Event::parse(&bytes).unwrap())
+    }
+
     /// The next event that is not about the directory.
     pub fn event_other(&mut self) -> String {
         loop {

@@ -55,9 +55,24 @@ impl Daemon {
         let path = dir.path().join("fgdpd.toml");
         let text = format!("run_dir = {:?}\n{config}", dir.path());
         std::fs::write(&path, text).unwrap();
+        let child = Self::run(&path);
+        Self {
+            dir,
+            config: path,
+            child,
+        }
+    }
+
+    /// Another daemon with the same configuration.
+    pub fn restart(&mut self) {
+        self.wait();
+        self.child = Self::run(&self.config);
+    }
+
+    fn run(path: &Path) -> Child {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fgdpd"))
             .arg("--config")
-            .arg(&path)
+            .arg(path)
             .env(
                 "RUST_LOG",
                 std::env::var("FGDPD_TEST_LOG").unwrap_or_else(|_| "info".into()),
@@ -79,11 +94,7 @@ impl Daemon {
                 eprintln!("{line}");
             }
         });
-        Self {
-            dir,
-            config: path,
-            child,
-        }
+        child
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
