@@ -23,7 +23,7 @@ impl GuestId {
     /// Any guest, or this one.
     pub(crate) const ANY: Self = Self([0; 16]);
     /// This guest, over the loopback device.
-    pub(crate) const LOOPBACK: Self = Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    pub(crate) const LOOPBACK: Self = Self([0xff; 16]);
 }
 
 /// An address of the family.

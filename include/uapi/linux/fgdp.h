@@ -15,7 +15,10 @@
 
 #define FGDP_GUEST_ID_LEN		16
 
-/* As a guest id all zero means any guest (bind) or this guest (connect). */
+/*
+ * As a guest id all zero means any guest (bind) or this guest (connect). All
+ * ones is this guest's name for itself; no host gives it to a guest.
+ */
 
 /* Let the kernel choose the port. */
 #define FGDP_PORT_ANY			0xffffffffu
