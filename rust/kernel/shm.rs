@@ -85,7 +85,7 @@ impl Mapping {
     /// The address of `off` if `len` bytes from it on lie inside.
     #[inline]
     fn at(&self, off: u64, len: u64) -> Option<*mut u8> {
-        if off > self.len || len > self.len - off {
+        if off > self.len || len > self.len.wrapping_sub(off) {
             return None;
         }
         // SAFETY: `off` is inside the mapping by the check; `len` fits `isize` by the type invariant.
@@ -109,28 +109,39 @@ impl Drop for Mapping {
 ///
 /// # Invariants
 ///
-/// `[off, off + len)` lies inside `map`; `off` is a multiple of 4.
+/// `[base, base + len)` lies inside what `_map` keeps mapped; `base` is aligned to 4.
 struct Part {
-    map: Arc<Mapping>,
-    off: u64,
+    base: NonNull<u8>,
     len: u64,
+    _map: Arc<Mapping>,
 }
+
+// SAFETY: As for `Mapping`.
+unsafe impl Send for Part {}
+// SAFETY: As for `Mapping`.
+unsafe impl Sync for Part {}
 
 impl Part {
     fn new(map: Arc<Mapping>, off: u64, len: u64) -> Result<Self> {
-        if off % 4 != 0 || map.at(off, len).is_none() {
+        let base = map.at(off, len).and_then(NonNull::new).ok_or(EINVAL)?;
+        if off % 4 != 0 {
             return Err(EINVAL);
         }
-        // INVARIANT: Both were just checked.
-        Ok(Self { map, off, len })
+        // INVARIANT: `at` checked the range; a mapping is page-aligned, so `base` is aligned as `off` is.
+        Ok(Self {
+            base,
+            len,
+            _map: map,
+        })
     }
 
     #[inline]
     fn at(&self, off: u64, len: u64) -> Option<*mut u8> {
-        if off > self.len || len > self.len - off {
+        if off > self.len || len > self.len.wrapping_sub(off) {
             return None;
         }
-        self.map.at(self.off + off, len)
+        // SAFETY: Inside the mapping by the check and the type invariant, whose length fits `isize`.
+        Some(unsafe { self.base.as_ptr().add(off as usize) })
     }
 
     #[inline]
