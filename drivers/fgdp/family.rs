@@ -20,6 +20,9 @@ use crate::sys::net::sock::{Sock, SockRef};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+/// How long a peer that is there may leave a CONNECT unanswered: as long as TCP tries by default.
+const CONNECT_TIMEOUT_MS: u32 = 127_000;
+
 /// A counted reference to a socket of the family.
 pub(crate) type FgdpRef = SockRef<AfFgdp>;
 
@@ -235,9 +238,14 @@ impl Family for AfFgdp {
         };
         drop(guard);
         let mut timeo = sk.sndtimeo(nonblock);
+        let forever = timeo == isize::MAX;
+        if forever {
+            timeo = kernel::time::msecs_to_jiffies(CONNECT_TIMEOUT_MS) as isize;
+        }
         let waited = sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()));
         match waited {
             Ok(()) => {}
+            Err(e) if e == EAGAIN && forever => conn.die(ETIMEDOUT),
             // As TCP: the time is over, opening goes on.
             Err(e) if e == EAGAIN => return Err(Errno::InProgress.into()),
             Err(e) => return Err(e),

@@ -3,6 +3,7 @@
 //! What carries a device's calls and doorbells: the hypervisor, or this guest itself.
 
 pub(crate) mod loopback;
+mod rings;
 pub(crate) mod virtio;
 
 use crate::proto::wire::{Request, Status};

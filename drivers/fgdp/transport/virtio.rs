@@ -6,8 +6,9 @@
 //! only; interrupts and events find it there, so that taking it out ends the upcalls. Who holds whom: transport ->
 //! sink (device layer) -> transport, and transport -> bell -> transport; removal cuts both.
 //!
-//! Lock order: `rings` before a queue's lock; `sink` is innermost but for what `Upcalls::doorbell` takes.
+//! Lock order: that of [`HostRings`] before a queue's lock; `sink` is innermost but for what `Upcalls::doorbell` takes.
 
+use super::rings::HostRings;
 use super::{CallError, Doorbells, Identity, Transport, Upcalls};
 use crate::proto::wire::{
     self, Config, Reply, Request, CALL_HDR, EVENT_SIZE, MAX_LANES, MAX_REQUEST, MAX_SLOTS,
@@ -33,8 +34,6 @@ use kernel::{
 const CALL_TIMEOUT_MS: u32 = 10_000;
 /// Buffers on the event queue.
 const EVENT_BUFFERS: usize = 16;
-/// Doorbells on their way to the host at one time.
-const RING_BUFFERS: usize = 16;
 /// Buffers on each lane's queue.
 const LANE_BUFFERS: usize = 4;
 
@@ -64,31 +63,8 @@ impl DoorbellMode {
     }
 }
 
-/// Doorbells that are to go to the host.
-struct Rings {
-    free: [Option<KBox<Buffer>>; RING_BUFFERS],
-    /// Bit n of entry p: lane n of the member in slot p is to be rung.
-    pending: [u8; MAX_SLOTS as usize],
-}
-
-impl Rings {
-    fn next(&self) -> Option<(usize, u32)> {
-        let (peer, lanes) = self.pending.iter().enumerate().find(|(_, l)| **l != 0)?;
-        Some((peer, lanes.trailing_zeros()))
-    }
-
-    fn put(&mut self, buffer: KBox<Buffer>) {
-        // There are as many places as buffers.
-        if let Some(place) = self.free.iter_mut().find(|f| f.is_none()) {
-            *place = Some(buffer);
-        }
-    }
-}
-
 struct Counters {
     rung_ivshmem: Atomic<u64>,
-    rung_trap: Atomic<u64>,
-    coalesced: Atomic<u64>,
     received_ivshmem: Atomic<u64>,
     received_trap: Atomic<u64>,
 }
@@ -97,8 +73,6 @@ impl Counters {
     fn new() -> Self {
         Self {
             rung_ivshmem: Atomic::new(0),
-            rung_trap: Atomic::new(0),
-            coalesced: Atomic::new(0),
             received_ivshmem: Atomic::new(0),
             received_trap: Atomic::new(0),
         }
@@ -118,7 +92,6 @@ pub(crate) struct VirtioTransport {
     group: GroupMem,
     control: Queue,
     events: Queue,
-    doorbells: Queue,
     lane_queues: KVec<Queue>,
     cookie: Atomic<u64>,
     doorbell: DoorbellMode,
@@ -127,7 +100,7 @@ pub(crate) struct VirtioTransport {
     peer_bells: [Atomic<u32>; MAX_SLOTS as usize],
     counters: Counters,
     #[pin]
-    rings: IrqLock<Rings>,
+    rings: HostRings,
     #[pin]
     sink: IrqLock<Option<Arc<dyn Upcalls>>>,
     #[pin]
@@ -176,10 +149,6 @@ impl VirtioTransport {
         for lane in 0..lanes {
             lane_queues.push(queue(VQ_LANE0 + lane)?, GFP_KERNEL)?;
         }
-        let mut free = [const { None }; RING_BUFFERS];
-        for place in &mut free {
-            *place = Some(Buffer::new(&[0; wire::Doorbell::SIZE], 0)?);
-        }
         Arc::pin_init(
             try_pin_init!(Self {
                 config,
@@ -188,17 +157,13 @@ impl VirtioTransport {
                 group,
                 control,
                 events,
-                doorbells,
                 lane_queues,
                 cookie: Atomic::new(1),
                 doorbell,
                 bell: SetOnce::new(),
                 peer_bells: core::array::from_fn(|_| Atomic::new(wire::NO_IVSHMEM)),
                 counters: Counters::new(),
-                rings <- new_irqlock!(Rings {
-                    free,
-                    pending: [0; MAX_SLOTS as usize],
-                }),
+                rings <- HostRings::new(doorbells),
                 sink <- new_irqlock!(None),
                 event_work <- new_work!("fgdp::events"),
                 ring_work <- new_work!("fgdp::rings"),
@@ -209,7 +174,7 @@ impl VirtioTransport {
 
     /// Gives the device what it needs to reach us.
     fn fill(&self) -> Result {
-        self.doorbells.disable_callback();
+        self.rings.quiet();
         for _ in 0..EVENT_BUFFERS {
             if self.events.add(Buffer::new(&[], EVENT_SIZE)?).is_err() {
                 break;
@@ -280,69 +245,6 @@ impl VirtioTransport {
             drop(queue.add(buffer));
         }
         queue.kick();
-    }
-
-    /// Hands doorbells that are to be sent to the host, as many as there are buffers.
-    ///
-    /// When doorbells remain, the device interrupts once it returned a buffer, and this runs again: none is lost.
-    fn pump(&self) {
-        let mut kick = false;
-        let mut rings = self.rings.lock();
-        // Each turn but the last sends one or takes one back; the bound is for a device that claims otherwise.
-        for _ in 0..4 * RING_BUFFERS {
-            while let Some(buffer) = self.doorbells.take() {
-                rings.put(buffer);
-            }
-            let Some((peer, lane)) = rings.next() else {
-                break;
-            };
-            let sent = match rings.free.iter_mut().find_map(Option::take) {
-                Some(mut buffer) => {
-                    let doorbell = wire::Doorbell {
-                        peer: peer as u32,
-                        lane,
-                    };
-                    buffer.out().copy_from_slice(&doorbell.encode());
-                    match self.doorbells.add(buffer) {
-                        Ok(()) => true,
-                        Err(buffer) => {
-                            rings.put(buffer);
-                            false
-                        }
-                    }
-                }
-                None => false,
-            };
-            if sent {
-                kick = true;
-                if let Some(lanes) = rings.pending.get_mut(peer) {
-                    *lanes &= !(1 << lane);
-                }
-                count(&self.counters.rung_trap);
-            } else if self.doorbells.enable_callback() {
-                break;
-            }
-        }
-        drop(rings);
-        if kick {
-            self.doorbells.kick();
-        }
-    }
-
-    fn ring_host(&self, peer: u32, lane: u32) {
-        {
-            let mut rings = self.rings.lock();
-            let Some(lanes) = rings.pending.get_mut(peer as usize) else {
-                return;
-            };
-            if *lanes & (1 << lane) != 0 {
-                // Whoever set the bit has not handed it to the host yet, so the peer will look after this store.
-                count(&self.counters.coalesced);
-                return;
-            }
-            *lanes |= 1 << lane;
-        }
-        self.pump();
     }
 
     fn peer_bell(&self, peer: u32) -> Option<(&Bell, u16)> {
@@ -417,7 +319,7 @@ impl Transport for VirtioTransport {
                 return;
             }
         }
-        self.ring_host(peer, lane);
+        self.rings.ring(peer, lane);
     }
 
     fn bell_id(&self) -> Option<u32> {
@@ -435,8 +337,8 @@ impl Transport for VirtioTransport {
         let c = &self.counters;
         Doorbells {
             rung_ivshmem: c.rung_ivshmem.load(Relaxed),
-            rung_trap: c.rung_trap.load(Relaxed),
-            coalesced: c.coalesced.load(Relaxed),
+            rung_trap: self.rings.rung.load(Relaxed),
+            coalesced: self.rings.coalesced.load(Relaxed),
             received_ivshmem: c.received_ivshmem.load(Relaxed),
             received_trap: c.received_trap.load(Relaxed),
         }
@@ -483,7 +385,7 @@ impl WorkItem<RING_WORK> for VirtioTransport {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.pump();
+        this.rings.pump();
     }
 }
 
@@ -532,7 +434,7 @@ impl<A: Attach> virtio::Driver for FgdpDriver<A> {
             VQ_CONTROL => bound.control.complete_calls(),
             VQ_EVENT => bound.queue_events(),
             VQ_DOORBELL => {
-                bound.doorbells.disable_callback();
+                bound.rings.quiet();
                 if let Some(queue) = work::process() {
                     // Already queued is as good.
                     let _queued = queue.enqueue::<_, RING_WORK>(bound.clone());

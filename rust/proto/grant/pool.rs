@@ -68,7 +68,8 @@ impl Unit {
         let Some((mask, _)) = run_mask(frames) else {
             return false;
         };
-        if at % frames != 0 {
+        // `frames` is a power of two.
+        if at & frames.wrapping_sub(1) != 0 {
             return false;
         }
         let mask = mask.wrapping_shl(at % 64);
