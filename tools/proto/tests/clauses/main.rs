@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! The clauses of `Documentation/protocol.rst`, one test or more each: a test's
 //! name begins with its clause.
+#![cfg(not(loom))]
 #![allow(missing_docs)]
 
 mod accepted;
