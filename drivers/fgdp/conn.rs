@@ -191,6 +191,11 @@ impl Connection {
         self.state.lock().phase
     }
 
+    /// Whether its user is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Whether bytes can flow.
     pub(crate) fn is_open(&self) -> bool {
         self.phase() == Phase::Open
@@ -220,8 +225,19 @@ impl Connection {
         &self,
         f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>) -> Result<R, Reason>,
     ) -> Result<R> {
+        self.with_phase(|proto, view, _| f(proto, view))
+    }
+
+    /// As [`Connection::with`], with the phase beside it.
+    pub(crate) fn with_phase<R>(
+        &self,
+        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, Phase) -> Result<R, Reason>,
+    ) -> Result<R> {
         let view = self.view();
-        let result = f(&mut self.state.lock().proto, &view);
+        let mut state = self.state.lock();
+        let phase = state.phase;
+        let result = f(&mut state.proto, &view, phase);
+        drop(state);
         result.map_err(|reason| self.broken(reason))
     }
 

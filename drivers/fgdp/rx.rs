@@ -76,16 +76,21 @@ fn recv_stream(
     let mut copied = 0usize;
     while copied < len {
         let at = if peek { copied as u32 } else { 0 };
-        let step = read(conn, msg, len - copied, at, peek).and_then(|n| match n {
-            0 if copied >= target && copied > 0 => Ok(None),
-            0 => match empty(sk, conn, at)? {
+        let step = read(conn, msg, len - copied, at, peek).and_then(|found| match found {
+            (0, _) if copied >= target && copied > 0 => Ok(None),
+            (0, _) => match empty(sk, conn, at)? {
                 Empty::End => Ok(None),
-                Empty::Wait => wait_data(sk, conn, at, timeo).map(|()| Some(0)),
+                Empty::Wait => wait_data(sk, conn, at, timeo).map(|()| Some((0, true))),
             },
-            n => Ok(Some(n)),
+            found => Ok(Some(found)),
         });
         match step {
-            Ok(Some(n)) => copied += n,
+            Ok(Some((n, more))) => {
+                copied += n;
+                if copied >= target && !more && copied > 0 {
+                    break;
+                }
+            }
             Ok(None) => break,
             Err(_) if copied > 0 => break,
             Err(e) => return Err(e),
@@ -94,19 +99,19 @@ fn recv_stream(
     Ok(copied)
 }
 
-/// Reads what is there, up to `len` bytes.
+/// Reads what is there, up to `len` bytes; returns how many, and whether there are more.
 fn read(
     conn: &Connection,
     msg: &mut RecvMsg<'_>,
     len: usize,
     at: u32,
     peek: bool,
-) -> Result<usize> {
+) -> Result<(usize, bool)> {
     let _rx = conn.rx.lock();
     let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
-    let spans = conn.with_rx(|proto, _, _| Ok(proto.rx_spans(at, want)))?;
+    let (spans, avail) = conn.with_rx(|proto, _, avail| Ok((proto.rx_spans(at, want), avail)))?;
     if spans.bytes() == 0 {
-        return Ok(0);
+        return Ok((0, false));
     }
     let copied = copy(conn, msg, &spans);
     if copied == 0 {
@@ -115,7 +120,7 @@ fn read(
     if !peek {
         consume(conn, copied)?;
     }
-    Ok(copied as usize)
+    Ok((copied as usize, at.wrapping_add(copied) < avail))
 }
 
 fn copy(conn: &Connection, msg: &mut RecvMsg<'_>, spans: &Spans) -> u32 {

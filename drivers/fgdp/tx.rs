@@ -34,15 +34,16 @@ pub(crate) fn send(sk: &Sock<AfFgdp>, msg: &mut SendMsg<'_>) -> Result<usize> {
     }
 }
 
-fn check(sk: &Sock<AfFgdp>, conn: &Connection) -> Result {
+/// Why nothing can be sent any more, if that is so. `peer_shut`: the peer reads no more.
+fn check(sk: &Sock<AfFgdp>, phase: Phase, peer_shut: bool) -> Result {
     if sk.shutdown_mask() & SEND_SHUTDOWN != 0 {
         return Err(EPIPE);
     }
-    if conn.phase() == Phase::Dead {
+    if phase == Phase::Dead {
         sk.take_error()?;
         return Err(EPIPE);
     }
-    if conn.with(|proto, view| proto.peer_rx_shut(view))? {
+    if peer_shut {
         return Err(EPIPE);
     }
     Ok(())
@@ -56,7 +57,7 @@ fn send_stream(
 ) -> Result<usize> {
     let mut sent = 0usize;
     while msg.remaining() > 0 {
-        let step = check(sk, conn).and_then(|()| match write(sk, conn, msg)? {
+        let step = write(sk, conn, msg).and_then(|n| match n {
             0 => {
                 let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
                 wait_space(sk, conn, want, timeo).map(|()| 0)
@@ -76,10 +77,18 @@ fn send_stream(
 fn write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
-    let free = space(sk, conn, want)?;
-    let spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(want).min(CHUNK))))?;
-    if spans.bytes() == 0 {
-        return Ok(0);
+    let step = want.min(CHUNK);
+    let (mut spans, phase, shut) = conn.with_phase(|proto, view, phase| {
+        let shut = proto.peer_rx_shut(view)?;
+        Ok((proto.tx_spans(view, 0, step), phase, shut))
+    })?;
+    check(sk, phase, shut)?;
+    if spans.bytes() < step {
+        let free = space(sk, conn, want)?;
+        spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(step))))?;
+        if spans.bytes() == 0 {
+            return Ok(0);
+        }
     }
     let copied = copy(conn, msg, &spans);
     if copied == 0 {
@@ -121,7 +130,9 @@ fn send_record(
         return Err(EMSGSIZE);
     }
     loop {
-        check(sk, conn)?;
+        let (phase, shut) =
+            conn.with_phase(|proto, view, phase| Ok((phase, proto.peer_rx_shut(view)?)))?;
+        check(sk, phase, shut)?;
         {
             let _tx = conn.tx.lock();
             if space(sk, conn, size)? >= size {
