@@ -87,10 +87,10 @@ pub enum Action {
     Reclaim,
 }
 
-/// Up to four actions, in order.
+/// Up to six actions, in order: as many as one input can cause.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Actions {
-    list: [Option<Action>; 4],
+    list: [Option<Action>; 6],
 }
 
 impl Actions {
@@ -125,6 +125,8 @@ pub struct Channel {
     /// What the peer did in the round after this one. It cannot be ahead further:
     /// that round does not end without this side.
     next: Side,
+    /// What a generation of the peer did that the directory did not show yet.
+    early: Option<(u32, Side)>,
     /// Calls that the host has not answered.
     open_pending: u32,
     close_pending: u32,
@@ -146,6 +148,7 @@ impl Channel {
             own: Side::Out,
             peer: Side::Out,
             next: Side::Out,
+            early: None,
             open_pending: 0,
             close_pending: 0,
             want: false,
@@ -206,13 +209,16 @@ impl Channel {
             }
             Input::PeerOpened { generation } => {
                 if self.generation == Some(generation) {
-                    // Events keep their order: one of the last round came before.
                     self.peer_opened(&mut out);
+                } else {
+                    self.early = Some((generation, Side::Open));
                 }
             }
             Input::PeerClosed { generation, reason } => {
                 if self.generation == Some(generation) {
                     self.peer_closed(reason, &mut out);
+                } else if self.early == Some((generation, Side::Open)) {
+                    self.early = Some((generation, Side::Closed));
                 }
             }
             Input::OpenReply(status) => self.open_reply(status, &mut out),
@@ -267,6 +273,18 @@ impl Channel {
         self.next = Side::Out;
         self.want = false;
         self.generation = ready;
+        match (self.early, ready) {
+            (Some((generation, side)), Some(now)) if generation == now => {
+                self.early = None;
+                if side == Side::Open {
+                    self.peer_opened(out);
+                } else {
+                    self.peer = Side::Closed;
+                    self.call_close(Reason::PeerClosed, out);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn peer_opened(&mut self, out: &mut Actions) {

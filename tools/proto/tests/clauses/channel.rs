@@ -17,6 +17,7 @@ enum Step {
     End(usize, Reason),
     Timeout(usize),
     Reboot(usize),
+    Lose(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (who(), reason).prop_map(|(w, r)| Step::End(w, r)),
         2 => who().prop_map(Step::Timeout),
         1 => who().prop_map(Step::Reboot),
+        1 => who().prop_map(Step::Lose),
     ]
 }
 
@@ -48,6 +50,7 @@ enum Event {
     Peer,
     Opened(u32),
     Closed(u32, Reason),
+    Lost,
 }
 
 struct Guest {
@@ -102,6 +105,7 @@ impl World {
 
     fn feed(&mut self, i: usize, input: Input) {
         let actions = self.guests[i].channel.handle(input);
+        assert!(actions.iter().count() < 6, "no room for another action");
         for action in actions.iter() {
             self.act(i, action);
         }
@@ -199,6 +203,10 @@ impl World {
             Step::Event(i) => match self.guests[i].events.pop_front() {
                 None => {}
                 Some(Event::Peer) => self.read_directory(i),
+                Some(Event::Lost) => {
+                    self.feed(i, Input::End(Reason::Host));
+                    self.read_directory(i);
+                }
                 Some(Event::Opened(generation)) => {
                     self.feed(i, Input::PeerOpened { generation });
                 }
@@ -206,6 +214,12 @@ impl World {
                     self.feed(i, Input::PeerClosed { generation, reason });
                 }
             },
+            Step::Lose(i) => {
+                // Never those of channels.
+                let events = &mut self.guests[i].events;
+                events.retain(|e| matches!(e, Event::Opened(_) | Event::Closed(..)));
+                events.push_back(Event::Lost);
+            }
             Step::End(i, reason) => self.feed(i, Input::End(reason)),
             Step::Timeout(i) => self.feed(i, Input::Timeout),
             Step::Reboot(i) => {
