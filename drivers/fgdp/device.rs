@@ -327,13 +327,11 @@ impl Device {
     }
 
     /// Places in the connection table.
-    pub(crate) fn table_len(&self) -> usize {
-        CONNS as usize
-    }
+    pub(crate) const TABLE_LEN: usize = CONNS as usize;
 
     /// Runs `f` on all connections of `channel`. `f` is called without locks.
     pub(crate) fn each_connection(&self, channel: &Channel, mut f: impl FnMut(&Connection)) {
-        for at in 0..self.table_len() {
+        for at in 0..Self::TABLE_LEN {
             let Some(conn) = self.connection_at(at) else {
                 continue;
             };
@@ -368,7 +366,7 @@ impl Device {
 
     /// The peer in `slot` does not look at the own slot any more. Process context.
     pub(crate) fn reclaim(&self, slot: u32) {
-        for at in 0..self.table_len() {
+        for at in 0..Self::TABLE_LEN {
             let conn = self.connection_at(at);
             if let Some(conn) = conn.filter(|c| c.channel.is_dead() && c.channel.peering.slot == slot)
             {
@@ -471,7 +469,7 @@ impl Device {
         self.end_channels();
         self.notify_waiters();
         work::flush_bh();
-        for at in 0..self.table_len() {
+        for at in 0..Self::TABLE_LEN {
             if let Some(conn) = self.connection_at(at) {
                 conn.die(Errno::ConnReset.into());
                 self.remove(conn.id());

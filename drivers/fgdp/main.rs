@@ -22,6 +22,7 @@ mod device;
 mod family;
 mod lane;
 mod listen;
+mod listing;
 mod peer;
 mod poll;
 mod port;
@@ -34,6 +35,7 @@ mod tx;
 
 use device::{Device, Port};
 use family::AfFgdp;
+use listing::Listings;
 use stack::Stack;
 use sys::net::family::Registration;
 use sys::work::Queues;
@@ -67,8 +69,9 @@ module! {
     },
 }
 
-/// What the module holds. Dropped in this order: no new sockets, no new devices, no work.
+/// What the module holds. Dropped in this order: no readers, no new sockets, no new devices, no work.
 struct Fgdp {
+    _listings: Listings,
     _family: Registration<AfFgdp>,
     _virtio: transport::virtio::Registration<Attacher>,
     _loopback: LoopbackGuard,
@@ -124,10 +127,17 @@ impl kernel::Module for Fgdp {
         let guard = LoopbackGuard(loopback);
         let attacher = Attacher { stack: stack.clone() };
         let virtio = transport::virtio::register(module, mode, attacher)?;
+        let listings = Listings::new(&stack)?;
         let family = Registration::new(module, number, stack).inspect_err(|_| {
             pr_err!("family {} is in use: give another number by the parameter family\n", number);
         })?;
-        Ok(Fgdp { _family: family, _virtio: virtio, _loopback: guard, _queues: queues })
+        Ok(Fgdp {
+            _listings: listings,
+            _family: family,
+            _virtio: virtio,
+            _loopback: guard,
+            _queues: queues,
+        })
     }
 }
 

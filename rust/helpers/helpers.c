@@ -6,6 +6,7 @@
 #include "bindings.h"
 
 #include "lock.c"
+#include "proc.c"
 #include "shm.c"
 #include "sock.c"
 #include "virtio.c"

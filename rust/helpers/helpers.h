@@ -29,7 +29,9 @@ struct completion;
 struct file;
 struct net;
 struct poll_table_struct;
+struct proc_dir_entry;
 struct scatterlist;
+struct seq_file;
 struct sock;
 struct socket;
 struct socket_wq;
@@ -85,6 +87,9 @@ unsigned long fgdp_helper_spin_lock_irqsave(struct spinlock *lock);
 bool fgdp_helper_spin_trylock_irqsave(struct spinlock *lock, unsigned long *flags);
 void fgdp_helper_spin_unlock_irqrestore(struct spinlock *lock, unsigned long flags);
 void fgdp_helper_lockdep_assert_held(struct spinlock *lock);
+
+struct proc_dir_entry *fgdp_helper_proc_net_mkdir(const char *name);
+void *fgdp_helper_seq_pde_data(const struct seq_file *m);
 
 struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
 

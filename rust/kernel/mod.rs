@@ -8,6 +8,7 @@ pub(crate) mod irqlock;
 pub(crate) mod lock;
 pub(crate) mod net;
 pub(crate) mod pci;
+pub(crate) mod proc;
 pub(crate) mod shm;
 pub(crate) mod task;
 pub(crate) mod virtio;

@@ -27,3 +27,9 @@ pub(crate) fn cpu_relax() {
     // SAFETY: No requirement.
     unsafe { ffi::fgdp_helper_cpu_relax() }
 }
+
+/// Lets another task run if one wants this CPU. Process context, without locks.
+pub(crate) fn cond_resched() {
+    // SAFETY: By this function's contract it may sleep here.
+    unsafe { ffi::fgdp_helper_cond_resched() }
+}
