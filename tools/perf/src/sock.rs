@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A connected socket of any family.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result};
+
+use crate::job::Job;
+use crate::sys::{self, Name};
+
+/// A connected stream socket.
+pub struct Stream(File);
+
+impl Stream {
+    /// Connects to `name`.
+    pub fn connect(name: &Name) -> Result<Self> {
+        let fd = sys::socket(name).context("socket")?;
+        sys::connect(fd.as_fd(), name).context("connect")?;
+        Ok(Self::from(fd))
+    }
+
+    /// Prepares for `job`.
+    pub fn set_options(&self, job: &Job) -> Result<()> {
+        let fd = self.0.as_fd();
+        // Others than TCP have no such option and no such delay.
+        match sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1) {
+            Ok(()) | Err(nix::Error::ENOPROTOOPT | nix::Error::EOPNOTSUPP) => {}
+            Err(error) => return Err(error).context("TCP_NODELAY"),
+        }
+        if job.busy_poll > 0 {
+            let usec = i32::try_from(job.busy_poll)?;
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, usec)
+                .context("SO_BUSY_POLL")?;
+        }
+        if job.sndbuf > 0 {
+            let bytes = i32::try_from(job.sndbuf)?;
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes).context("SO_SNDBUF")?;
+        }
+        Ok(())
+    }
+
+    /// The peer reads the end of the stream.
+    pub fn finish(&self) -> Result<()> {
+        sys::shutdown_write(self.0.as_fd()).context("shutdown")
+    }
+}
+
+impl From<OwnedFd> for Stream {
+    fn from(fd: OwnedFd) -> Self {
+        // A `File` reads and writes any descriptor.
+        Self(File::from(fd))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
