@@ -196,11 +196,6 @@ impl Connection {
         self.state.lock().closed
     }
 
-    /// Whether its user is gone.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().closed
-    }
-
     /// Whether bytes can flow.
     pub(crate) fn is_open(&self) -> bool {
         self.phase() == Phase::Open
