@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! One example per rule; the model-based tests do the rest.
 
-use crate::memory::{accepted, attach, first_extent, view, Group, Slot};
+use crate::memory::{accepted, attach, first_extent, view, Group, Slot, CONNS};
 use fgdp_proto::proto::grant::Accepted;
-use fgdp_proto::proto::mem::{MemMut, View};
+use fgdp_proto::proto::mem::{Mem, MemMut, View};
 use fgdp_proto::proto::ring::{self, LaneRx, LaneTx, PushError};
 use fgdp_proto::proto::stream::{Conn, Refused, Ring};
 use fgdp_proto::proto::wire::{
@@ -202,4 +202,57 @@ fn s_15_done_waits_until_everything_is_read() {
     a.peer_done().unwrap();
     assert!(a.is_free());
     assert_eq!(a.peer_done(), Err(Reason::BadMsg));
+}
+
+#[test]
+fn s_2_an_entry_is_made_new() {
+    let p = Pair::new();
+    let conn = Conn::new(0x1_0003, Kind::Stream);
+    let at = conn_entry(conn.own_id());
+    for word in 0..32 {
+        p.a.store(at + word * 4, 77);
+    }
+    conn.init_entry(&p.va());
+    for word in 0..32 {
+        let want = match word * 4 {
+            conn::ID => conn.own_id(),
+            conn::SPACE_EVENT => u32::MAX,
+            _ => 0,
+        };
+        assert_eq!(p.a.load(at + word * 4), want, "word {word}");
+    }
+    assert_eq!(p.a.load(at - 4) | p.a.load(at + 128), 0, "a neighbour");
+}
+
+#[test]
+fn s_3_the_peers_id_must_be_in_its_table() {
+    let p = Pair::new();
+    let mut a = Conn::new(0x1_0003, Kind::Stream);
+    let b = Conn::new(0x2_0007, Kind::Stream);
+    a.init_entry(&p.va());
+    b.init_entry(&p.vb());
+    // Another serial, another index, an index behind the table.
+    for id in [0x1_0007, 0x2_0008, 0x2_0000 | CONNS, 0xffff_ffff] {
+        assert_eq!(a.set_peer(&p.va(), id), Err(Reason::BadMsg));
+        assert_eq!(a.peer_id(), None);
+    }
+    assert_eq!(a.set_peer(&p.va(), b.own_id()), Ok(()));
+    assert_eq!(a.set_peer(&p.va(), b.own_id()), Err(Reason::BadMsg));
+}
+
+#[test]
+fn s_3_data_may_be_there_before_the_peer_is_named() {
+    let p = Pair::new();
+    let (mut a, mut b) = (
+        Conn::new(0x1_0003, Kind::Stream),
+        Conn::new(1 << 16, Kind::Stream),
+    );
+    a.init_entry(&p.va());
+    b.init_entry(&p.vb());
+    a.set_tx_ring(&p.va(), ring_of(1, 0, 4)).unwrap();
+    assert_eq!(a.tx_space(&p.va()), Ok(16384));
+    assert!(!a.tx_publish(&p.va(), 100).unwrap().ready, "nobody to tell");
+    b.set_peer(&p.vb(), a.own_id()).unwrap();
+    assert_eq!(b.rx_avail(&p.vb(), &accepted(1)), Ok(100));
+    assert!(b.peer_done().is_ok() && a.peer_done().is_err());
 }
