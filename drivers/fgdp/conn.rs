@@ -414,19 +414,19 @@ impl Connection {
     pub(crate) fn close(&self, reset: bool) {
         let unread = self.readable() > 0;
         let sock = self.sock.lock().take();
+        let view = self.view();
         let mut state = self.state.lock();
-        let first = !state.closed;
-        state.closed = true;
-        drop(state);
-        if first {
-            let notify = self.with(|proto, view| {
-                let data = if reset || unread { proto.tx_reset(view) } else { proto.tx_fin(view) };
-                Ok((data, proto.shut_rx(view)))
-            });
-            if let Ok((data, space)) = notify {
-                self.notify_data(Ok(data));
-                self.notify_space(Ok(space));
-            }
+        if !state.closed {
+            // With the flags, under one lock: whoever sees the close finds the flags that let it
+            // advance.
+            state.closed = true;
+            let abort = reset || unread;
+            let proto = &mut state.proto;
+            let data = if abort { proto.tx_reset(&view) } else { proto.tx_fin(&view) };
+            let space = proto.shut_rx(&view);
+            drop(state);
+            self.notify_data(Ok(data));
+            self.notify_space(Ok(space));
             self.advance_close();
         }
         drop(sock);
@@ -443,7 +443,9 @@ impl Connection {
             // acceptance comes back here.
             return;
         }
-        loop {
+        // Each turn sees a change that the peer made, and there are two that matter: FIN or RST, and
+        // the last byte read. The bound is for a peer that goes on changing.
+        for _ in 0..8 {
             let step = self.with_rx(|proto, view, _| {
                 let done = proto.poll_done(view)?.is_some();
                 let again = !done && !proto.done_sent() && proto.arm_close(view)?;
