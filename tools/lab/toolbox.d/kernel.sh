@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
-# The stock kernel: its release, its source, and a directory to build Rust modules against.
+# The stock kernel: its release, its source, and a directory to build Rust modules against. The debug kernel: the same source.
 
 kernel_release() { # kernel_release FLAVOUR
 	case $1 in
@@ -50,5 +50,37 @@ kernel_make_kbuild() {
 		die "the Rust metadata of $release could not be made; the whole log is $log"
 	fi
 	mv "$dir.new" "$dir"
+	say "$dir is ready"
+}
+
+# The build directory of the debug kernel, keyed by its source and by how it is made.
+kernel_debug_dir() {
+	local source dir key
+	source=$(kernel_source_dir)
+	key=$({ cat "$TOOLBOX_LIB/debug-kernel.sh" "$TOOLBOX_LIB/../kernel/debug.config"; toolbox_key; } | sha256sum | cut -c1-12)
+	dir=$CACHE/debug-${source##*-}-$key
+	[ -e "$dir/ready" ] || with_lock debug-kernel kernel_make_debug "$source" "$dir" >&2
+	printf '%s\n' "$dir"
+}
+
+# Built where it stays: the directory's path is in its files.
+kernel_make_debug() {
+	local source=$1 dir=$2 log=$CACHE/debug-kernel.log start=$SECONDS pid lines
+	[ ! -e "$dir/ready" ] || return 0
+	say "building the debug kernel (10 to 20 minutes on 2 cores; log in $log)"
+	(toolbox_run nice -n 19 /bin/bash "$TOOLBOX_LIB/debug-kernel.sh" "$source" "$TOOLBOX_LIB/../kernel/debug.config" "$dir") >"$log" 2>&1 &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 1
+		if [ $(((SECONDS - start) % 60)) = 59 ]; then
+			lines=$(grep -cE '^  [A-Z]' "$log" || :)
+			say "debug kernel: $lines files so far, now$(tail -n 1 "$log" | tr -s ' ')"
+		fi
+	done
+	if ! wait "$pid"; then
+		grep -m 5 -E 'error|Error|does not take|\*\*\*' "$log" >&2 || tail -n 15 "$log" >&2
+		die "the debug kernel was not built; the whole log is $log"
+	fi
+	: >"$dir/ready"
 	say "$dir is ready"
 }
