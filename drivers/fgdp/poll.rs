@@ -6,6 +6,7 @@ use crate::conn::{Connection, Phase};
 use crate::family::AfFgdp;
 use crate::sys::net::consts::*;
 use crate::sys::net::sock::Sock;
+use kernel::sync::atomic::ordering::*;
 
 const READABLE: u32 = EPOLLIN | EPOLLRDNORM;
 const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
@@ -28,8 +29,9 @@ pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
             let more = proto.arm_data(view)?;
             let size = proto.tx_ring().map_or(0, |r| r.bytes());
             let free = proto.tx_space(view)?;
-            let writable = size == 0 || free >= size / 4;
-            let space = !writable && proto.arm_space(view, size / 4)?;
+            let enough = (size / 4).max(conn.record_size.load(Relaxed)).min(size);
+            let writable = size == 0 || free >= enough;
+            let space = !writable && proto.arm_space(view, enough)?;
             let broken_pipe = proto.peer_rx_shut(view)?;
             Ok((avail, writable || broken_pipe, proto.rx_fin(), proto.rx_reset(), more || space))
         });

@@ -63,6 +63,14 @@ fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Result<Empty> {
     Ok(if (fin || down) && avail <= seen { Empty::End } else { Empty::Wait })
 }
 
+#[derive(Clone, Copy)]
+struct How {
+    /// Leave the bytes where they are.
+    peek: bool,
+    /// As TCP with `MSG_TRUNC`: the bytes go nowhere.
+    discard: bool,
+}
+
 fn recv_stream(
     sk: &Sock<AfFgdp>,
     conn: &Connection,
@@ -71,12 +79,12 @@ fn recv_stream(
     flags: u32,
     timeo: &mut isize,
 ) -> Result<usize> {
-    let peek = flags & MSG_PEEK != 0;
+    let how = How { peek: flags & MSG_PEEK != 0, discard: flags & MSG_TRUNC != 0 };
     let target = sk.rcvlowat(flags & MSG_WAITALL != 0, len).min(len);
     let mut copied = 0usize;
     while copied < len {
-        let at = if peek { copied as u32 } else { 0 };
-        let step = read(conn, msg, len - copied, at, peek).and_then(|found| match found {
+        let at = if how.peek { copied as u32 } else { 0 };
+        let step = read(conn, msg, len - copied, at, how).and_then(|found| match found {
             (0, _) if copied >= target && copied > 0 => Ok(None),
             (0, _) => match empty(sk, conn, at)? {
                 Empty::End => Ok(None),
@@ -105,7 +113,7 @@ fn read(
     msg: &mut RecvMsg<'_>,
     len: usize,
     at: u32,
-    peek: bool,
+    how: How,
 ) -> Result<(usize, bool)> {
     let _rx = conn.rx.lock();
     let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
@@ -113,11 +121,11 @@ fn read(
     if spans.bytes() == 0 {
         return Ok((0, false));
     }
-    let copied = copy(conn, msg, &spans);
+    let copied = if how.discard { spans.bytes() } else { copy(conn, msg, &spans) };
     if copied == 0 {
         return Err(EFAULT);
     }
-    if !peek {
+    if !how.peek {
         consume(conn, copied)?;
     }
     Ok((copied as usize, at.wrapping_add(copied) < avail))

@@ -144,8 +144,10 @@ fn send_record(
                     return Err(EMSGSIZE);
                 }
                 publish(conn, size)?;
+                conn.record_size.store(0, Relaxed);
                 return Ok(len as usize);
             }
+            conn.record_size.store(size, Relaxed);
         }
         wait_space(sk, conn, size, timeo)?;
     }
