@@ -9,9 +9,6 @@ use serde::Serialize;
 
 use crate::sys::Name;
 
-/// Where the module says which family number it took.
-const FAMILY_PARAMETER: &str = "/sys/module/fgdp/parameters/family";
-
 /// The paths that a socket can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -26,7 +23,7 @@ pub enum Family {
 
 impl Family {
     /// The socket address that `text` means.
-    pub fn parse(self, text: &str, number: Option<u16>) -> Result<Name> {
+    pub fn parse(self, text: &str, number: u16) -> Result<Name> {
         match self {
             Self::Tcp => {
                 let addr: SocketAddr = text.parse().with_context(|| {
@@ -42,23 +39,10 @@ impl Family {
                 let port = port
                     .parse()
                     .with_context(|| format!("'{port}' is not a port"))?;
-                let number = match number {
-                    Some(number) => number,
-                    None => family_number()?,
-                };
                 Ok(Name::fgdp(number, guest_id(id)?, port))
             }
         }
     }
-}
-
-fn family_number() -> Result<u16> {
-    let text = std::fs::read_to_string(FAMILY_PARAMETER).with_context(|| {
-        format!("{FAMILY_PARAMETER}: load the module fgdp, or give --family-number")
-    })?;
-    text.trim()
-        .parse()
-        .with_context(|| format!("{FAMILY_PARAMETER} says '{}'", text.trim()))
 }
 
 fn guest_id(text: &str) -> Result<[u8; 16]> {
@@ -97,7 +81,7 @@ mod tests {
 
     #[test]
     fn an_address_without_port_is_refused() {
-        assert!(Family::Tcp.parse("10.77.0.1", None).is_err());
-        assert!(Family::Fgdp.parse("any", Some(18)).is_err());
+        assert!(Family::Tcp.parse("10.77.0.1", 18).is_err());
+        assert!(Family::Fgdp.parse("any", 18).is_err());
     }
 }

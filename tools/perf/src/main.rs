@@ -69,9 +69,9 @@ struct End {
     /// tcp: ADDRESS:PORT; unix: PATH, @NAME for an abstract one; fgdp: GUEST-ID:PORT (a UUID, or `any`)
     #[arg(long)]
     addr: String,
-    /// The number of the family AF_FGDP [default: what the module says]
-    #[arg(long, value_name = "NUMBER")]
-    family_number: Option<u16>,
+    /// The number of the family AF_FGDP, as the module's parameter `family` has it
+    #[arg(long, value_name = "NUMBER", default_value_t = 18)]
+    family_number: u16,
 }
 
 #[derive(Args)]
