@@ -145,7 +145,7 @@ fn configuration(run: &Path, options: &UpOptions, guests: &[Identity]) -> Result
         writeln!(
             text,
             "id = \"00000000-0000-0000-0000-{:012x}\"",
-            guest.index + 1
+            guest.index + 0xa
         )?;
         for group in own {
             writeln!(
