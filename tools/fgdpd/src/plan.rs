@@ -135,9 +135,17 @@ impl Plan {
                 group.members.clear();
                 continue;
             };
-            if group.lanes != *cfg.lanes.get_ref() {
+            let now = fixed_part(config, cfg);
+            if now
+                != (
+                    group.lanes,
+                    group.huge,
+                    group.doorbell_socket.clone(),
+                    group.doorbell_required,
+                )
+            {
                 return Err(format!(
-                    "group `{}`: lanes cannot change while the daemon runs; restart it",
+                    "group `{}`: lanes, huge and doorbell cannot change while the daemon runs; restart it",
                     group.name
                 ));
             }
@@ -203,23 +211,38 @@ impl Plan {
             &Uuid::NAMESPACE_URL,
             config.run_dir.as_os_str().as_encoded_bytes(),
         );
+        let (lanes, huge, doorbell_socket, doorbell_required) = fixed_part(config, group);
         self.groups.push(GroupPlan {
             index,
             id: Uuid::new_v5(&namespace, name.as_bytes()).into_bytes(),
             size: abi::HOST_SLOT_SIZE + slots + size(group.spare.get_ref()),
-            lanes: *group.lanes.get_ref(),
-            huge: match group.huge {
-                Huge::Auto => None,
-                Huge::Always => Some(true),
-                Huge::Never => Some(false),
-            },
-            doorbell_socket: (group.doorbell != Doorbell::Trap)
-                .then(|| config::doorbell_socket(config, group)),
-            doorbell_required: group.doorbell == Doorbell::Ivshmem,
+            lanes,
+            huge,
+            doorbell_socket,
+            doorbell_required,
             members: Vec::new(),
             name,
         });
     }
+}
+
+/// What cannot change while guests may have it: lanes, huge pages, doorbells.
+fn fixed_part(
+    config: &Config,
+    group: &config::Group,
+) -> (u16, Option<bool>, Option<PathBuf>, bool) {
+    let huge = match group.huge {
+        Huge::Auto => None,
+        Huge::Always => Some(true),
+        Huge::Never => Some(false),
+    };
+    let socket = (group.doorbell != Doorbell::Trap).then(|| config::doorbell_socket(config, group));
+    (
+        *group.lanes.get_ref(),
+        huge,
+        socket,
+        group.doorbell == Doorbell::Ivshmem,
+    )
 }
 
 /// By group name, what the configuration asks for; slot and place are still open.

@@ -129,6 +129,25 @@ fn more_memory_than_the_host_has_is_refused() {
 }
 
 #[test]
+fn huge_pages_that_are_not_there_are_refused() {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let free = info
+        .lines()
+        .find_map(|l| l.strip_prefix("HugePages_Free:"))
+        .map_or("0", str::trim);
+    if free.parse::<u64>().unwrap() * 2 >= 66 {
+        eprintln!("skipped: this host has free huge pages");
+        return;
+    }
+    let output = fgdpd(&two_guests("huge = \"always\""), &[]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && text.contains("raise vm.nr_hugepages by 33"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let output = Command::new(env!("CARGO_BIN_EXE_fgdpd"))
         .args(["--config", "/nonexistent/x.toml"])
@@ -310,6 +329,23 @@ fn sighup_removes_only_guests_that_are_not_there() {
         a.call(&fgdp_proto::proto::wire::Request::Stats).0,
         fgdp_proto::proto::wire::Status::Ok
     );
+}
+
+#[test]
+fn sighup_refuses_what_needs_a_restart() {
+    let daemon = Daemon::start(&two_guests(""));
+    for more in ["lanes = 1", "doorbell = \"trap\"", "huge = \"never\""] {
+        reload(&daemon, &format!("{}{THIRD}", two_guests(more)));
+    }
+    // Signals of one kind may become one: the next that is taken shows that those before were not.
+    reload(
+        &daemon,
+        &format!("{}{}", two_guests(""), THIRD.replace("\"c\"", "\"d\"")),
+    );
+    until("the socket of d", || {
+        daemon.path("d-g.sock").exists().then_some(())
+    });
+    assert!(!daemon.path("c-g.sock").exists());
 }
 
 #[test]

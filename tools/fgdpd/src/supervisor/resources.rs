@@ -77,7 +77,7 @@ pub struct GroupRes {
     pub read_only: OwnedFd,
     /// The doorbell devices' server, if the group has one.
     pub bell: Option<BellServer>,
-    bell_path: Option<PathBuf>,
+    _bell_path: Option<Listener>,
 }
 
 impl GroupRes {
@@ -106,34 +106,23 @@ impl GroupRes {
         };
         let read_only = sys::reopen_read_only(memory.as_fd())
             .context("cannot open group memory for reading only")?;
-        let mut bell = None;
+        let (mut bell, mut bell_path) = (None, None);
         if let Some(path) = &plan.doorbell_socket {
             let listener = Listener::bind(path, mode)?;
             let socket = listener.socket.try_clone()?;
-            // The path is removed with the group, see Drop.
-            std::mem::forget(listener);
             bell = Some(BellServer::new(
                 socket,
                 crate::layout::bell_header(&plan.id),
                 plan.lanes,
             ));
+            bell_path = Some(listener);
         }
         Ok(Self {
             memory,
             read_only,
             bell,
-            bell_path: plan.doorbell_socket.clone(),
+            _bell_path: bell_path,
         })
-    }
-}
-
-impl Drop for GroupRes {
-    fn drop(&mut self) {
-        if let Some(path) = &self.bell_path {
-            if let Err(e) = std::fs::remove_file(path) {
-                tracing::debug!(path = %path.display(), "socket not removed: {e}");
-            }
-        }
     }
 }
 

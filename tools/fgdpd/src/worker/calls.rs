@@ -54,6 +54,14 @@ pub enum Event {
 }
 
 impl Event {
+    /// How many ranges it has.
+    pub fn ranges(&self) -> usize {
+        match self {
+            Event::Frames { ranges, .. } => ranges.len(),
+            _ => 0,
+        }
+    }
+
     /// As the driver reads it; `None` for an event that no call can have made.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let mut buf = [0; EVENT_SIZE];

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use fgdp_proto::proto::wire::{Config, MAX_REQUEST};
 use nix::unistd::write;
 use serde::{Deserialize, Serialize};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::group::worth_a_line;
 use super::guest_memory::GuestMemory;
 use super::pci::PciState;
 use super::registers::{Effect, Registers, NO_VECTOR};
@@ -87,6 +88,8 @@ pub struct Device {
     vectors: [Option<OwnedFd>; abi::VECTORS as usize],
     /// Vectors that fired while they had no descriptor.
     latched: u32,
+    /// Queues enabled where no memory is.
+    bad_queues: u64,
 }
 
 impl Device {
@@ -106,6 +109,7 @@ impl Device {
             queues: (0..queues).map(|_| None).collect(),
             vectors: [const { None }; abi::VECTORS as usize],
             latched: 0,
+            bad_queues: 0,
         }
     }
 
@@ -187,8 +191,11 @@ impl Device {
             .ok()
             .filter(|q| q.is_valid(self.memory.get()));
         if queue.is_none() {
-            error!(guest = %self.label, queue = n, "queue outside shared guest memory: start QEMU with \
-                -object memory-backend-memfd,id=mem,size=...,share=on -machine ...,memory-backend=mem");
+            self.bad_queues += 1;
+            if worth_a_line(self.bad_queues) {
+                error!(guest = %self.label, queue = n, "queue outside shared guest memory: start QEMU with \
+                    -object memory-backend-memfd,id=mem,size=...,share=on -machine ...,memory-backend=mem");
+            }
             self.state.regs.set_needs_reset();
         }
         if let Some(slot) = self.queues.get_mut(n) {
@@ -343,7 +350,7 @@ impl Device {
             write_chain(chain, &memory, bytes)
         };
         if let Err(e) = queue.add_used(memory.as_ref(), head, written) {
-            warn!(guest = %self.label, queue = n, "used ring: {e}; the device needs a reset");
+            debug!(guest = %self.label, queue = n, "used ring: {e}; the device needs a reset");
             self.state.regs.set_needs_reset();
             return;
         }

@@ -20,6 +20,8 @@ use crate::plan::{GroupPlan, MemberPlan};
 
 /// Events that wait for a guest at most; beyond, it is told that events were lost.
 const MAX_EVENTS: usize = 512;
+/// Ranges in these events at most: what waits is kept at each change, and shall not be large.
+const MAX_EVENT_RANGES: usize = 2048;
 
 /// State of a member, as in the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,6 +50,10 @@ pub struct Counters {
     pub doorbells_bad: u64,
     /// Times that events were lost.
     pub lost: u64,
+    /// HELLO answered with OK.
+    pub hellos: u64,
+    /// HELLO refused for its doorbell device.
+    pub doorbells_refused: u64,
 }
 
 /// A member's state.
@@ -97,6 +103,11 @@ pub struct Group {
     pub dirty: u32,
     /// Doorbell devices: id and process.
     pub doorbells: Vec<(u32, i32)>,
+}
+
+/// Whether the log gets a line for something that a guest did for the `count`th time: no guest can fill it.
+pub fn worth_a_line(count: u64) -> bool {
+    count <= 8 || count.is_power_of_two()
 }
 
 fn bit(slot: u32) -> u32 {
@@ -170,7 +181,8 @@ impl Group {
         {
             return;
         }
-        if m.events.len() >= MAX_EVENTS {
+        let ranges: usize = m.events.iter().chain([&event]).map(Event::ranges).sum();
+        if m.events.len() >= MAX_EVENTS || ranges > MAX_EVENT_RANGES {
             m.events.clear();
             m.counters.lost += 1;
             m.events.push_back(Event::Lost);
@@ -319,34 +331,17 @@ impl Group {
             .map(|p| p.name.clone())
             .unwrap_or_default();
         let bell = (hello.ivshmem_id != abi::NO_IVSHMEM).then_some(hello.ivshmem_id);
-        if bell.is_none() && self.plan.doorbell_required {
-            warn!(guest = %name, group = %self.plan.name, "guest without doorbell device refused: add the ivshmem-doorbell \
-                device that fgdpd --print-qemu-args shows, or set doorbell = \"auto\"");
-            return Err(Status::BadValue);
-        }
-        if let Some(id) = bell {
-            let pid = self.state.members.get(&slot).map_or(0, |m| m.pid);
-            let same = self
-                .doorbells
-                .iter()
-                .any(|(i, p)| *i == id && (*p == pid || *p == 0 || pid == 0));
-            let taken = self
-                .state
-                .members
-                .iter()
-                .any(|(s, m)| *s != slot && m.ivshmem_id == bell);
-            if !same || taken {
-                warn!(guest = %name, group = %self.plan.name, id, "doorbell id refused: it is not the one of this guest's device");
-                return Err(Status::BadValue);
-            }
-        }
+        self.check_doorbell(slot, bell, &name)?;
         let granted = hello.lanes.min(self.plan.lanes);
         let m = self.member(slot).ok_or(Status::State)?;
         m.presence = Presence::Ready;
         m.lanes = granted;
         m.ivshmem_id = bell;
         let generation = m.generation;
-        info!(guest = %name, slot, generation, lanes = granted, doorbell = ?bell, "hello");
+        m.counters.hellos += 1;
+        if worth_a_line(m.counters.hellos) {
+            info!(guest = %name, slot, generation, lanes = granted, doorbell = ?bell, "hello");
+        }
         self.changed(slot);
         Ok(Hello {
             abi: abi::ABI,
@@ -354,6 +349,33 @@ impl Group {
             lanes: granted,
             ivshmem_id: hello.ivshmem_id,
         })
+    }
+
+    /// Whether the doorbell device that the guest in `slot` names is its own, and there if it has to be.
+    fn check_doorbell(&mut self, slot: u32, bell: Option<u32>, name: &str) -> Result<(), Status> {
+        let problem = match bell {
+            None if self.plan.doorbell_required => {
+                "it has no doorbell device: add the one that fgdpd --print-qemu-args shows, or set doorbell = \"auto\""
+            }
+            None => return Ok(()),
+            Some(id) => {
+                let pid = self.state.members.get(&slot).map_or(0, |m| m.pid);
+                let mut live = self.doorbells.iter();
+                let own = live.any(|(i, p)| *i == id && (*p == pid || *p == 0 || pid == 0));
+                let taken = self.state.members.iter().any(|(s, m)| *s != slot && m.ivshmem_id == bell);
+                if own && !taken {
+                    return Ok(());
+                }
+                "its doorbell id is not that of its QEMU's doorbell device"
+            }
+        };
+        let m = self.member(slot).ok_or(Status::State)?;
+        m.counters.doorbells_refused += 1;
+        let times = m.counters.doorbells_refused;
+        if worth_a_line(times) {
+            warn!(guest = %name, group = %self.plan.name, id = ?bell, times, "guest refused: {problem}");
+        }
+        Err(Status::BadValue)
     }
 
     fn bye(&mut self, slot: u32) {
@@ -367,8 +389,7 @@ impl Group {
         let m = self.state.members.get_mut(&slot).ok_or(Status::State)?;
         if !allowed {
             m.counters.addr_refused += 1;
-            // A guest that tries them all must not fill the log.
-            if m.counters.addr_refused.is_power_of_two() {
+            if worth_a_line(m.counters.addr_refused) {
                 let ip = std::net::Ipv6Addr::from(addr).to_canonical();
                 warn!(guest = %name, %ip, times = m.counters.addr_refused, "address refused: not in this guest's `addresses`");
             }

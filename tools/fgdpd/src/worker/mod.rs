@@ -294,6 +294,14 @@ impl Worker {
                 g.group.detach(slot);
             }
         }
+        if let Some(device) = self
+            .store
+            .culprit()?
+            .and_then(|dev| self.devices.get_mut(&dev))
+        {
+            error!(guest = %device.label, "every worker dies of this guest: its device stops until it is reset");
+            device.state.regs.set_needs_reset();
+        }
         self.kept = Kept::default();
         self.started = true;
         self.changed = true;
@@ -384,7 +392,7 @@ impl Worker {
         }
         self.changed = true;
         self.settle()?;
-        self.deliver();
+        self.deliver()?;
         info!("worker ends");
         Ok(())
     }

@@ -5,6 +5,7 @@ use anyhow::Result;
 use fgdp_proto::proto::wire::{Doorbell, Request};
 use tracing::debug;
 
+use super::device::Device;
 use super::{calls, Worker, BUDGET};
 use crate::abi;
 
@@ -16,17 +17,22 @@ impl Worker {
             let Some(device) = self.devices.get_mut(&dev) else {
                 continue;
             };
-            let kicked = std::mem::take(&mut device.kicked);
+            let queues = 1 << abi::VQ_CONTROL | 1 << abi::VQ_DOORBELL;
+            let kicked = std::mem::take(&mut device.kicked) & queues;
+            if kicked == 0 {
+                continue;
+            }
+            self.store.begin(dev)?;
             if kicked >> abi::VQ_CONTROL & 1 != 0 {
                 self.serve_calls(dev)?;
             }
             if kicked >> abi::VQ_DOORBELL & 1 != 0 {
                 self.serve_doorbells(dev);
             }
+            self.store.end(dev)?;
         }
         self.settle()?;
-        self.deliver();
-        Ok(())
+        self.deliver()
     }
 
     fn serve_calls(&mut self, dev: u32) -> Result<()> {
@@ -100,32 +106,43 @@ impl Worker {
     }
 
     /// Events and rings to those that have buffers for them.
-    pub(super) fn deliver(&mut self) {
-        for device in self.devices.values_mut() {
-            let Some(g) = self.groups.get_mut(device.group) else {
+    pub(super) fn deliver(&mut self) -> Result<()> {
+        for (dev, device) in &mut self.devices {
+            let Some(m) = self
+                .groups
+                .get_mut(device.group)
+                .and_then(|g| g.group.member(device.slot))
+            else {
                 continue;
             };
-            let slot = device.slot;
-            if let Some(m) = g.group.member(slot) {
-                while let Some(event) = m.events.front() {
-                    let bytes = event.bytes().unwrap_or_default();
-                    if !device.deliver(abi::VQ_EVENT, &bytes) {
-                        break;
-                    }
-                    m.events.pop_front();
-                    self.changed = true;
-                }
+            if m.events.is_empty() && device.rung.iter().all(|r| *r == 0) {
+                continue;
             }
-            for lane in 0..abi::MAX_LANES as u32 {
-                while let Some(rung) = device.rung.get(lane as usize).copied().filter(|r| *r != 0) {
-                    let peer = rung.trailing_zeros();
-                    if !device.deliver(abi::VQ_LANE0 + lane, &Doorbell { peer, lane }.encode()) {
-                        break;
-                    }
-                    if let Some(word) = device.rung.get_mut(lane as usize) {
-                        *word &= !(1 << peer);
-                    }
+            self.store.begin(*dev)?;
+            while let Some(event) = m.events.front() {
+                let bytes = event.bytes().unwrap_or_default();
+                if !device.deliver(abi::VQ_EVENT, &bytes) {
+                    break;
                 }
+                m.events.pop_front();
+                self.changed = true;
+            }
+            deliver_rings(device);
+            self.store.end(*dev)?;
+        }
+        Ok(())
+    }
+}
+
+fn deliver_rings(device: &mut Device) {
+    for lane in 0..abi::MAX_LANES as u32 {
+        while let Some(rung) = device.rung.get(lane as usize).copied().filter(|r| *r != 0) {
+            let peer = rung.trailing_zeros();
+            if !device.deliver(abi::VQ_LANE0 + lane, &Doorbell { peer, lane }.encode()) {
+                break;
+            }
+            if let Some(word) = device.rung.get_mut(lane as usize) {
+                *word &= !(1 << peer);
             }
         }
     }
