@@ -28,6 +28,8 @@ use kernel::workqueue::{impl_has_work, WorkItem};
 pub(crate) enum Job {
     /// The host said something.
     Event(KVec<u8>),
+    /// Read the whole directory.
+    Scan,
     /// Somebody wants the channel to the member in this slot.
     Want(u32),
     /// A peer opens a connection.
@@ -101,9 +103,7 @@ impl Device {
             pr_err!("{}: the host refused HELLO: {:?}\n", self.transport.name(), e);
             EIO
         })?;
-        self.lost.store(true, Release);
-        self.kick_ctl();
-        Ok(())
+        self.add_job(Job::Scan)
     }
 
     fn call(&self, request: &Request<'_>) -> Result<(), CallError> {
@@ -136,6 +136,7 @@ impl Device {
             for job in jobs {
                 match job {
                     Job::Event(bytes) => self.event(&mut ctl, &bytes),
+                    Job::Scan => self.scan(&mut ctl),
                     Job::Want(slot) => self.feed(&mut ctl, slot, Input::Want),
                     Job::Connect { channel, peer_conn, src_port, dst_port, kind } => {
                         self.accept(&channel, peer_conn, src_port, dst_port, kind);
@@ -143,7 +144,7 @@ impl Device {
                 }
             }
             if self.lost.xchg(false, Full) {
-                self.read_all(&mut ctl);
+                self.start_over(&mut ctl);
             }
             self.look_after(&mut ctl);
             if idle {
@@ -152,15 +153,21 @@ impl Device {
         }
     }
 
-    /// Everything anew: events were lost, or this is the beginning. A channel whose events may be
-    /// among the lost ones starts over.
-    fn read_all(self: &Arc<Self>, ctl: &mut Ctl) {
+    /// Reads the whole directory.
+    fn scan(self: &Arc<Self>, ctl: &mut Ctl) {
         for slot in 1..self.host.dir_entries.min(MAX_SLOTS) {
+            self.read_entry(ctl, slot);
+        }
+    }
+
+    /// Events were lost: a channel whose events may be among them starts over.
+    fn start_over(self: &Arc<Self>, ctl: &mut Ctl) {
+        for slot in 1..MAX_SLOTS {
             if ctl.peer(slot).is_some_and(|p| p.channel.is_some()) {
                 self.feed(ctl, slot, Input::End(Reason::Host));
             }
-            self.read_entry(ctl, slot);
         }
+        self.scan(ctl);
     }
 
     fn read_entry(self: &Arc<Self>, ctl: &mut Ctl, slot: u32) {
