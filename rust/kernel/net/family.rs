@@ -194,6 +194,7 @@ fn ops<F: Family>(module: &'static ThisModule, number: u8) -> Result<KBox<ffi::p
         getname: Some(getname::<F>),
         poll: Some(poll::<F>),
         ioctl: Some(ioctl::<F>),
+        #[cfg(CONFIG_COMPAT)]
         compat_ioctl: Some(ioctl::<F>),
         gettstamp: Some(ffi::sock_gettstamp),
         listen: Some(listen::<F>),
