@@ -20,6 +20,8 @@ mod conn;
 mod ctl;
 mod device;
 mod family;
+#[cfg(CONFIG_KUNIT = "y")]
+mod kunit;
 mod lane;
 mod listen;
 mod listing;
