@@ -5,6 +5,7 @@
 //! One run at a time per device, under `Device::ctl`.
 
 use crate::addr::GuestId;
+use crate::announce::Announced;
 use crate::channel::{Channel, Peering};
 use crate::device::{Device, CTL};
 use crate::peer::Peer;
@@ -30,6 +31,8 @@ pub(crate) enum Job {
     Event(KVec<u8>),
     /// Read the whole directory.
     Scan,
+    /// This guest's IP addresses may have changed.
+    Addresses,
     /// Somebody wants the channel to the member in this slot.
     Want(u32),
     /// A peer opens a connection.
@@ -56,6 +59,7 @@ struct PeerCtl {
 /// State that only `ctl` work uses.
 pub(crate) struct Ctl {
     peers: KVec<PeerCtl>,
+    announced: Announced,
 }
 
 impl Ctl {
@@ -66,7 +70,7 @@ impl Ctl {
             let peer = PeerCtl { chan: ctrl::Channel::new(), channel: None };
             peers.push(peer, GFP_KERNEL)?;
         }
-        Ok(Self { peers })
+        Ok(Self { peers, announced: Announced::default() })
     }
 
     fn peer(&mut self, slot: u32) -> Option<&mut PeerCtl> {
@@ -103,7 +107,8 @@ impl Device {
             pr_err!("{}: the host refused HELLO: {:?}\n", self.transport.name(), e);
             EIO
         })?;
-        self.add_job(Job::Scan)
+        self.add_job(Job::Scan)?;
+        self.add_job(Job::Addresses)
     }
 
     fn call(&self, request: &Request<'_>) -> Result<(), CallError> {
@@ -115,7 +120,8 @@ impl Device {
         result
     }
 
-    fn status(&self, request: &Request<'_>) -> Status {
+    /// Makes a call that has no answer but its status.
+    pub(crate) fn status(&self, request: &Request<'_>) -> Status {
         match self.call(request) {
             Ok(()) => Status::Ok,
             Err(CallError::Status(status)) => status,
@@ -137,6 +143,7 @@ impl Device {
                 match job {
                     Job::Event(bytes) => self.event(&mut ctl, &bytes),
                     Job::Scan => self.scan(&mut ctl),
+                    Job::Addresses => self.announce(&mut ctl.announced),
                     Job::Want(slot) => self.feed(&mut ctl, slot, Input::Want),
                     Job::Connect { channel, peer_conn, src_port, dst_port, kind } => {
                         self.accept(&channel, peer_conn, src_port, dst_port, kind);

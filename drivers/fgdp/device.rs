@@ -72,6 +72,8 @@ pub(crate) struct Counters {
     pub(crate) refusals: Atomic<i64>,
     /// Channels that ended, by reason.
     pub(crate) down: [Atomic<i64>; Reason::ALL.len()],
+    /// Addresses that the host did not let this guest claim.
+    pub(crate) addr_refused: Atomic<i64>,
     /// Calls that the host refused.
     pub(crate) calls_refused: Atomic<i64>,
     /// Events that made no sense.
@@ -89,6 +91,7 @@ impl Counters {
             accepts: Atomic::new(0),
             refusals: Atomic::new(0),
             down: core::array::from_fn(|_| Atomic::new(0)),
+            addr_refused: Atomic::new(0),
             calls_refused: Atomic::new(0),
             bad_events: Atomic::new(0),
         }
@@ -102,6 +105,7 @@ pub(crate) struct Device {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) identity: Identity,
     pub(crate) host: HostHdr,
+    pub(crate) calls: CallTable,
     peers: KVec<Arc<Peer>>,
     #[pin]
     table: BhLock<Table>,
@@ -173,6 +177,7 @@ impl Device {
                 transport,
                 identity,
                 host,
+                calls,
                 peers,
                 table <- new_bhlock!(table, "fgdp_table"),
                 pool <- new_bhlock!(pool, "fgdp_pool"),

@@ -101,6 +101,12 @@ impl Listener {
         self.queue.lock().waiting.is_empty()
     }
 
+    /// How many wait, and how many may, for listings.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.waiting.len(), queue.backlog)
+    }
+
     /// Ends listening: those that wait are reset, nobody is queued any more.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();

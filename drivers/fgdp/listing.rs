@@ -3,12 +3,15 @@
 //! `/proc/net/fgdp/`: connections, peers and counters for people and tools.
 //!
 //! Columns are separated by blanks and named by the first line; what is not known is `-`. A device
-//! is called `fgdp` and its number in the order of attachment. Each entry is a snapshot of its own:
+//! is called `fgdp` and its number in the order of attachment. Sockets that listen come after the
+//! connections. Each entry is a snapshot of its own:
 //! what changes between two of them is seen or not.
 
 use crate::addr::{Addr, GuestId};
 use crate::conn::{Connection, Phase};
 use crate::device::Device;
+use crate::listen::Listener;
+use crate::port;
 use crate::proto::wire::{Kind, PeerState, Reason, MAX_SLOTS};
 use crate::stack::{Stack, MAX_DEVICES};
 use crate::sys::proc::{Dir, File, Listing};
@@ -128,6 +131,9 @@ fn seek(
 
 struct Connections(Arc<Stack>);
 
+/// Places from here on are the ports that somebody listens on; those before are connections.
+const LISTENERS: u64 = (MAX_DEVICES * Device::TABLE_LEN) as u64;
+
 impl Listing for Connections {
     fn header(&self, out: &SeqFile) {
         seq_print!(
@@ -138,12 +144,26 @@ impl Listing for Connections {
     }
 
     fn seek(&self, at: u64) -> Option<u64> {
-        seek(&self.0, at, Device::TABLE_LEN, |device, place| {
-            device.connection_at(place).is_some()
-        })
+        if at < LISTENERS {
+            let used = |device: &Device, place| device.connection_at(place).is_some();
+            let found = seek(&self.0, at, Device::TABLE_LEN, used);
+            if found.is_some() {
+                return found;
+            }
+        }
+        let port = u32::try_from(at.saturating_sub(LISTENERS)).ok()?;
+        let (port, _) = port::next_listener(&self.0, port)?;
+        Some(LISTENERS + u64::from(port))
     }
 
     fn show(&self, at: u64, out: &SeqFile) {
+        if let Some(port) = at.checked_sub(LISTENERS) {
+            let listener = u32::try_from(port).ok().and_then(|p| port::next_listener(&self.0, p));
+            if let Some((_, listener)) = listener.filter(|(p, _)| u64::from(*p) == port) {
+                show_listener(port, &listener, out);
+            }
+            return;
+        }
         let Some((number, place)) = split(at, Device::TABLE_LEN) else {
             return;
         };
@@ -164,16 +184,26 @@ fn state(conn: &Connection) -> &'static str {
     }
 }
 
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Stream => "stream",
+        Kind::SeqPacket => "seqpacket",
+    }
+}
+
+/// As `ss` does it: the queue where others have bytes to read, its limit where they have bytes sent.
+fn show_listener(port: u64, listener: &Listener, out: &SeqFile) {
+    let (waiting, limit) = listener.queued();
+    let kind = kind_name(listener.kind);
+    seq_print!(out, "- - - listen {kind} *:{port} - 0 0 {waiting} {limit} 0 0 0\n");
+}
+
 fn show_connection(number: usize, conn: &Connection, out: &SeqFile) {
     let state = state(conn);
     // Behind a dead channel is memory that may belong to somebody else by now.
     let (readable, unacked) = match state {
         "dead" => (0, 0),
         _ => (conn.readable(), conn.unacked()),
-    };
-    let kind = match conn.kind() {
-        Kind::Stream => "stream",
-        Kind::SeqPacket => "seqpacket",
     };
     let counters = &conn.counters;
     seq_print!(
@@ -183,7 +213,7 @@ fn show_connection(number: usize, conn: &Connection, out: &SeqFile) {
         conn.id(),
         Known(conn.peer_id()),
         state,
-        kind,
+        kind_name(conn.kind()),
         Endpoint(conn.local()),
         Endpoint(conn.remote()),
         counters.rx_bytes.load(Relaxed),
@@ -267,7 +297,8 @@ struct Stats(Arc<Stack>);
 
 impl Listing for Stats {
     fn header(&self, out: &SeqFile) {
-        seq_print!(out, "counter value\n");
+        let Stack { family, spin_usec, .. } = &*self.0;
+        seq_print!(out, "counter value\nmodule.family {family}\nmodule.spin_usec {spin_usec}\n");
     }
 
     fn seek(&self, at: u64) -> Option<u64> {
@@ -291,6 +322,7 @@ fn show_stats(number: u64, device: &Device, out: &SeqFile) {
         ("messages_received", &c.messages_received),
         ("suppressed", &c.suppressed),
         ("lane_runs", &c.lane_runs),
+        ("addr_refused", &c.addr_refused),
         ("calls_refused", &c.calls_refused),
         ("bad_events", &c.bad_events),
     ];

@@ -15,6 +15,7 @@ pub(crate) mod proto;
 mod sys;
 
 mod addr;
+mod announce;
 mod channel;
 mod conn;
 mod ctl;
@@ -39,6 +40,7 @@ use device::{Device, Port};
 use family::AfFgdp;
 use listing::Listings;
 use stack::Stack;
+use sys::net::addr::Watch;
 use sys::net::family::Registration;
 use sys::work::Queues;
 use transport::loopback::Loopback;
@@ -73,6 +75,7 @@ module! {
 
 /// What the module holds. Dropped in this order: no readers, no new sockets, no new devices, no work.
 struct Fgdp {
+    _watch: Watch<Stack>,
     _listings: Listings,
     _family: Registration<AfFgdp>,
     _virtio: transport::virtio::Registration<Attacher>,
@@ -129,11 +132,13 @@ impl kernel::Module for Fgdp {
         let guard = LoopbackGuard(loopback);
         let attacher = Attacher { stack: stack.clone() };
         let virtio = transport::virtio::register(module, mode, attacher)?;
+        let watch = Watch::new(stack.clone())?;
         let listings = Listings::new(&stack)?;
         let family = Registration::new(module, number, stack).inspect_err(|_| {
             pr_err!("family {} is in use: give another number by the parameter family\n", number);
         })?;
         Ok(Fgdp {
+            _watch: watch,
             _listings: listings,
             _family: family,
             _virtio: virtio,

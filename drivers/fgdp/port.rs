@@ -123,6 +123,14 @@ pub(crate) fn listener(stack: &Stack, port: u32) -> Option<Arc<Listener>> {
     ports.entries.get(at)?.listener.clone()
 }
 
+/// The first port from `port` on that somebody listens on, for listings.
+pub(crate) fn next_listener(stack: &Stack, port: u32) -> Option<(u32, Arc<Listener>)> {
+    let ports = stack.ports.lock();
+    let at = ports.find(port).unwrap_or_else(|at| at);
+    let mut entries = ports.entries.get(at..)?.iter();
+    entries.find_map(|e| Some((e.port, e.listener.clone()?)))
+}
+
 /// Grows the table outside its lock: allocating may sleep.
 fn reserve(lock: &BhLock<Ports>, room: usize) -> Result {
     let mut new: KVVec<Entry> = KVVec::with_capacity(room, GFP_KERNEL)?;

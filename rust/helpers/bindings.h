@@ -2,6 +2,7 @@
 /* What the module's own bindgen pass sees. */
 #include <asm/ioctls.h>
 #include <linux/fs.h>
+#include <linux/inetdevice.h>
 #include <linux/net.h>
 #include <linux/pci.h>
 #include <linux/poll.h>
@@ -18,6 +19,7 @@
 #include <linux/io.h>
 #include <linux/interrupt.h>
 #include <linux/capability.h>
+#include <net/addrconf.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <net/tcp_states.h>

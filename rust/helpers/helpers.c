@@ -5,6 +5,7 @@
  */
 #include "bindings.h"
 
+#include "addr.c"
 #include "lock.c"
 #include "proc.c"
 #include "shm.c"

@@ -2,6 +2,7 @@
 
 //! Socket families: registration, sockets, messages.
 
+pub(crate) mod addr;
 pub(crate) mod consts;
 pub(crate) mod errno;
 pub(crate) mod family;

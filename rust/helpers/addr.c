@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/inetdevice.h>
+#include <linux/netdevice.h>
+#include <net/addrconf.h>
+#include <net/if_inet6.h>
+#include <net/ipv6.h>
+
+/*
+ * Writes the addresses of the first network namespace's devices to @out, IPv4
+ * ones as ::ffff:a.b.c.d; not those of loopback devices, nor link-local ones.
+ * Returns how many there are, which may be more than @max.
+ */
+unsigned int fgdp_helper_addresses(u8 (*out)[16], unsigned int max)
+{
+	struct net_device *dev;
+	unsigned int n = 0;
+
+	rcu_read_lock();
+	for_each_netdev_rcu(&init_net, dev) {
+		struct in_device *in_dev = __in_dev_get_rcu(dev);
+		const struct in_ifaddr *ifa;
+#if IS_ENABLED(CONFIG_IPV6)
+		struct inet6_dev *idev = __in6_dev_get(dev);
+		struct inet6_ifaddr *ifp;
+#endif
+
+		if (dev->flags & IFF_LOOPBACK)
+			continue;
+		if (in_dev) {
+			in_dev_for_each_ifa_rcu(ifa, in_dev) {
+				struct in6_addr mapped;
+
+				ipv6_addr_set_v4mapped(ifa->ifa_local, &mapped);
+				if (n < max)
+					memcpy(out[n], &mapped, sizeof(mapped));
+				n++;
+			}
+		}
+#if IS_ENABLED(CONFIG_IPV6)
+		if (!idev)
+			continue;
+		list_for_each_entry_rcu(ifp, &idev->addr_list, if_list) {
+			if (ipv6_addr_type(&ifp->addr) & IPV6_ADDR_LINKLOCAL)
+				continue;
+			if (n < max)
+				memcpy(out[n], &ifp->addr, sizeof(ifp->addr));
+			n++;
+		}
+#endif
+	}
+	rcu_read_unlock();
+	return n;
+}
