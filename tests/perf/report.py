@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+"""The results as a table, as JSON and as a plot."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from lab import say
+
+PATHS = ["tcp-stream", "tcp-tap", "unix", "fgdp", "fgdp-poll", "shm-floor"]
+TITLES = {
+    "stream": "bytes in one direction, MB/s (more is better)",
+    "rr": "round trip, us: median of the rounds' medians, smallest (less is better)",
+    "connect": "connect, request, answer, close: per second (more is better)",
+    "cpu_per_gb": "CPU seconds of both guests and the host daemon per GB (less is better)",
+    "insn_per_rr": "guest instructions per round trip, both guests (less is better)",
+}
+
+
+def human(size):
+    if size >= 1 << 20:
+        return f"{size >> 20} MiB"
+    return f"{size >> 10} KiB" if size >= 1024 else f"{size} B"
+
+
+def number(value):
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def cell(metric, row):
+    if row is None:
+        return "-"
+    if metric == "rr":
+        return f"{number(row['median'])} ({number(row['min'])})"
+    if metric == "insn_per_rr":
+        return number(row["median"])
+    return f"{number(row['median'])} [{number(row['min'])}, {number(row['max'])}]"
+
+
+def table(rows):
+    lines = []
+    paths = [path for path in PATHS if any(row["path"] == path for row in rows)]
+    for metric, title in TITLES.items():
+        some = {(row["size"], row["path"]): row for row in rows if row["metric"] == metric}
+        if not some:
+            continue
+        lines += ["", title]
+        text = [[""] + paths]
+        for size in sorted({size for size, _ in some}):
+            text.append([human(size) if size else ""] + [cell(metric, some.get((size, path))) for path in paths])
+        widths = [max(map(len, column)) for column in zip(*text)]
+        lines += ["  " + "  ".join(word.rjust(width) for word, width in zip(line, widths)) for line in text]
+    return lines
+
+
+def bells(results):
+    """How often a side rang the other, and how often that was saved."""
+    lines = []
+    for (path, mode, size), counters in results.bells.items():
+        sums = {}
+        for name, values in counters.items():
+            # One value for each guest and round, counted per operation. Devices do not matter here.
+            name = name.rpartition(".")[2]
+            sums[name] = sums.get(name, 0) + 2 * sum(values) / len(values)
+        seen = [f"{title} {sums[name]:.4f}" for name, title in BELLS.items() if name in sums]
+        lines.append(f"  {path} {mode} {human(size)}: {', '.join(seen) or 'none'}")
+    return ["", "per operation (a write, or a round trip), both guests together", *lines] if lines else []
+
+
+BELLS = {
+    "doorbells_rung_ivshmem": "doorbells rung (ivshmem)",
+    "doorbells_rung_trap": "rung (trap)",
+    "doorbells_coalesced": "coalesced",
+    "suppressed": "messages that needed no doorbell",
+    "messages_sent": "messages",
+    "ready_suppressed": "wake-ups that needed no message",
+}
+
+
+def targets(results):
+    """What is to be reached, as ratios of medians of this run."""
+    get = results.get
+
+    def best_tcp(metric, size, choose, what="median"):
+        seen = [get(path, metric, size, what) for path in ("tcp-stream", "tcp-tap")]
+        return choose([value for value in seen if value is not None], default=None)
+
+    wanted = [
+        ("64 KiB stream, of the best TCP", get("fgdp", "stream", 65536), best_tcp("stream", 65536, max), ">=", 4),
+        ("64 B stream, of the best TCP", get("fgdp", "stream", 64), best_tcp("stream", 64, max), ">=", 3),
+        ("64 B round trip, blocking: median of TCP's minimum", get("fgdp", "rr", 64),
+         best_tcp("rr", 64, min, "min"), "<=", 0.5),
+        ("64 B round trip, blocking: minimum of TCP's minimum", get("fgdp", "rr", 64, "min"),
+         best_tcp("rr", 64, min, "min"), "<=", 0.5),
+        ("64 B round trip, busy polling: median of TCP's minimum", get("fgdp-poll", "rr", 64),
+         best_tcp("rr", 64, min, "min"), "<=", 0.05),
+        ("CPU per GB, 64 KiB stream, of the best TCP", get("fgdp", "cpu_per_gb", 65536),
+         best_tcp("cpu_per_gb", 65536, min), "<=", 1 / 3),
+    ]
+    lines = ["", "targets"]
+    for name, ours, other, sign, limit in wanted:
+        if not ours or not other:
+            lines.append(f"  {name}: not measured")
+            continue
+        ratio = ours / other
+        reached = ratio >= limit if sign == ">=" else ratio <= limit
+        lines.append(f"  {name}: {ratio:.3f} (to reach: {sign} {limit:.3g}) {'reached' if reached else 'MISSED'}")
+    return lines
+
+
+def plot(rows, folder):
+    """PNG and SVG by gnuplot, from files that it can read."""
+    for metric in ("stream", "rr", "cpu_per_gb"):
+        lines = []
+        for path in PATHS:
+            some = sorted((row for row in rows if (row["path"], row["metric"]) == (path, metric)),
+                          key=lambda row: row["size"])
+            lines.append(f'"{path}"')
+            lines += [f"{row['size']} {row['median']} {row['min']} {row['max']}" for row in some] or ["NaN NaN NaN NaN"]
+            lines += ["", ""]
+        (folder / f"{metric}.dat").write_text("\n".join(lines))
+    if not shutil.which("gnuplot"):
+        say("no plot: gnuplot is missing (apt-get install gnuplot-nox)")
+        return
+    script = Path(__file__).with_name("plot.gp")
+    done = subprocess.run(["gnuplot", script], cwd=folder, check=False, text=True, capture_output=True)
+    if done.returncode != 0:
+        say(f"no plot: gnuplot: {done.stderr.strip()}")
+
+
+def write(results, _args, where, folder):
+    rows = results.rows()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "latest.json").write_text(json.dumps(rows, indent=1) + "\n")
+    plot(rows, folder)
+    lines = [where, *table(rows), *bells(results), *targets(results)]
+    if results.notes:
+        lines += ["", "notes", *(f"  {note}" for note in results.notes)]
+    text = "\n".join(lines)
+    (folder / "latest.txt").write_text(text + "\n")
+    print(text)
+    print(f"\nresults: {folder}/latest.json, latest.txt, bench.png, bench.svg")
