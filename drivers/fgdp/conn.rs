@@ -96,6 +96,8 @@ pub(crate) struct Connection {
     pending: Atomic<u32>,
     /// Waits for frames to make a ring of.
     pub(crate) wants_frames: Atomic<bool>,
+    /// Looks before sleeping that found nothing, since one did.
+    pub(crate) idle_looks: Atomic<u32>,
     /// Bytes that a record takes that did not fit: with less space the socket is not writable.
     pub(crate) record_size: Atomic<u32>,
     /// Numbers for listings.
@@ -135,6 +137,7 @@ impl Connection {
                 sock <- new_bhlock!(None, "fgdp_conn_sock"),
                 pending: Atomic::new(0),
                 wants_frames: Atomic::new(false),
+                idle_looks: Atomic::new(0),
                 record_size: Atomic::new(0),
                 counters: Counters {
                     tx_bytes: Atomic::new(0),

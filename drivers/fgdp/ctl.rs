@@ -272,6 +272,7 @@ impl Device {
                 let channel = state.channel.clone()?;
                 self.offer(&channel, 1);
                 peer.set_channel(channel.clone());
+                self.set_up(slot, true);
                 for lane in 0..channel.lanes() {
                     self.kick_lane(lane);
                 }
@@ -317,6 +318,7 @@ impl Device {
         if reason.is_violation() {
             pr_warn!("{}: channel to slot {} broken: {}\n", self.transport.name(), peer.number, reason.name());
         }
+        self.set_up(peer.number, false);
         peer.clear_channel(reason);
         let state = if reason.is_violation() { ChanState::Broken } else { ChanState::Closed };
         let generation = peer.entry().generation;

@@ -119,6 +119,8 @@ pub(crate) struct Device {
     up_lock: Mutex<()>,
     #[pin]
     up: CondVar,
+    /// Bit n: the channel to slot n is up. What lanes are drained of.
+    up_mask: Atomic<u32>,
     pub(crate) gone: Atomic<bool>,
     /// An event found no memory: everything is to be read anew.
     pub(crate) lost: Atomic<bool>,
@@ -185,6 +187,7 @@ impl Device {
                 ctl <- new_mutex!(ctl, "fgdp_ctl"),
                 up_lock <- new_mutex!((), "fgdp_up"),
                 up <- new_condvar!("fgdp_up"),
+                up_mask: Atomic::new(0),
                 gone: Atomic::new(false),
                 lost: Atomic::new(false),
                 counters: Counters::new(),
@@ -221,6 +224,25 @@ impl Device {
     /// The member in slot `slot`.
     pub(crate) fn peer(&self, slot: u32) -> Option<&Arc<Peer>> {
         self.peers.get(slot as usize)
+    }
+
+    /// The channel to slot `number` is up, or not any more.
+    pub(crate) fn set_up(&self, number: u32, up: bool) {
+        let bit = 1u32.wrapping_shl(number);
+        // Written by `ctl` alone.
+        let old = self.up_mask.load(Relaxed);
+        self.up_mask.store(if up { old | bit } else { old & !bit }, Release);
+    }
+
+    /// Channels that are up. Any context.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = Arc<Channel>> + '_ {
+        let mut mask = self.up_mask.load(Acquire);
+        core::iter::from_fn(move || {
+            let number = mask.trailing_zeros();
+            mask &= mask.wrapping_sub(1);
+            (number < MAX_SLOTS).then_some(number)
+        })
+        .filter_map(|number| self.peer(number)?.channel())
     }
 
     /// All slots, used or not.

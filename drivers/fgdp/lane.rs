@@ -41,10 +41,7 @@ lane_work!(1 => 0, 2 => 1, 3 => 2, 4 => 3);
 fn drain(device: &Arc<Device>, lane: u32) {
     device.counters.lane_runs.add(1, Relaxed);
     let mut more = false;
-    for peer in device.peers() {
-        let Some(channel) = peer.channel() else {
-            continue;
-        };
+    for channel in device.channels() {
         match drain_channel(device, &channel, lane) {
             Ok(again) => more |= again,
             Err(reason) => device.break_channel(&channel, reason),

@@ -210,7 +210,7 @@ fn wait_data(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32, timeo: &mut isize)
         conn.with_rx(|proto, _, avail| Ok(avail > seen || proto.rx_fin() || proto.rx_reset()))
             .unwrap_or(true)
     };
-    if crate::spin::until(sk, looks_ready) {
+    if crate::spin::until(sk, conn, looks_ready) {
         return Ok(());
     }
     conn.counters.rx_waits.add(1, Relaxed);

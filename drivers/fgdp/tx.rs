@@ -218,7 +218,7 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
         let armed = conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
         (stop || armed.unwrap_or(true)).then_some(())
     };
-    if crate::spin::until(sk, || look(conn, want)) {
+    if crate::spin::until(sk, conn, || look(conn, want)) {
         return Ok(());
     }
     conn.counters.tx_waits.add(1, Relaxed);
