@@ -54,7 +54,7 @@ pub struct Case {
 impl Case {
     /// A case for stream sockets of any family.
     pub const fn stream(name: &'static str, client: Side, server: Side) -> Self {
-        Self { name, kind: Kind::Stream, fgdp_only: false, seconds: 60, client, server }
+        Self { name, kind: Kind::Stream, fgdp_only: false, seconds: 30, client, server }
     }
 
     /// A case for sockets that keep records, which TCP has not.

@@ -17,6 +17,9 @@ const LINE_MAX: usize = 4096;
 /// The token by which a side says that its function has failed.
 pub const FAILED: &str = "FAILED";
 
+/// The token by which the server says how its side has ended.
+pub const OUTCOME: &str = "OUTCOME";
+
 /// One message.
 #[derive(Debug)]
 pub struct Message {

@@ -6,6 +6,7 @@
 //! connection. The client prints KTAP. Over `--family tcp` the same cases show that they expect
 //! what TCP does.
 
+mod bar;
 mod case;
 mod cases;
 mod control;
@@ -14,6 +15,7 @@ mod pattern;
 mod runner;
 mod sock;
 mod sys;
+mod transfer;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -25,6 +27,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use control::Control;
 use net::{parse_guest, GuestId, Net};
+use nix::errno::Errno;
+use transfer::Transfer;
 
 #[derive(Parser)]
 #[command(version, about = "Tests what a socket of AF_FGDP does")]
@@ -70,6 +74,54 @@ enum Command {
         /// The client's guest id
         #[arg(long, value_parser = parse_guest)]
         peer: Option<GuestId>,
+    },
+    /// Move much data both ways at once and check every byte
+    Transfer {
+        /// Wait for the peer's connections instead of making them
+        #[arg(long)]
+        listen: bool,
+        #[command(flatten)]
+        family: FamilyArgs,
+        /// The peer's guest id
+        #[arg(long, value_parser = parse_guest)]
+        peer: Option<GuestId>,
+        /// Port of the listening side
+        #[arg(long, default_value_t = 5000)]
+        port: u32,
+        /// MiB in each direction; 0 is without end
+        #[arg(long, default_value_t = 64)]
+        mib: u64,
+        /// Connections at the same time
+        #[arg(long, default_value_t = 1)]
+        connections: u64,
+        /// Succeed when the connection is reset
+        #[arg(long)]
+        until_reset: bool,
+    },
+    /// Connect once and print how that ends
+    Connect {
+        #[command(flatten)]
+        family: FamilyArgs,
+        /// The peer's guest id
+        #[arg(long, value_parser = parse_guest)]
+        peer: Option<GuestId>,
+        /// Port
+        #[arg(long, default_value_t = 5000)]
+        port: u32,
+    },
+    /// Look for a text in the device's memory
+    Find {
+        /// 2 is the own slot, 4 the whole group
+        #[arg(long, default_value_t = 4)]
+        bar: u8,
+        text: String,
+    },
+    /// Scribble over the own slot
+    Scribble {
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
 }
 
@@ -172,6 +224,27 @@ fn run(command: &Command) -> Result<bool> {
             let net = family.net(peer.unwrap_or_default(), v4(from));
             runner::server(net, &Control::new(OwnedFd::from(stream))).map(|()| true)
         }
+        Command::Transfer { listen, family, peer, port, mib, connections, until_reset } => {
+            let transfer = Transfer {
+                net: family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST),
+                port: *port,
+                bytes: (*mib > 0).then_some(*mib << 20),
+                connections: *connections,
+                until: until_reset.then_some(Errno::ECONNRESET),
+            };
+            if *listen { transfer.listen() } else { transfer.connect() }.map(|()| true)
+        }
+        Command::Connect { family, peer, port } => {
+            let net = family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST);
+            let sock = sock::Sock::new(net.domain(), libc::SOCK_STREAM).context("socket")?;
+            match sock.connect(&net.remote(*port)) {
+                Ok(()) => println!("connected"),
+                Err(e) => println!("{e:?}"),
+            }
+            Ok(true)
+        }
+        Command::Find { bar, text } => bar::find(*bar, text),
+        Command::Scribble { seconds, seed } => bar::scribble(*seconds, *seed).map(|()| true),
     }
 }
 

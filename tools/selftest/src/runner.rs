@@ -13,12 +13,12 @@ use nix::unistd::Pid;
 
 use crate::case::{Case, Ctx, Side, Skipped};
 use crate::cases;
-use crate::control::{Control, FAILED};
+use crate::control::{Control, FAILED, OUTCOME};
 use crate::net::Net;
 use crate::sys;
 
 /// How much longer than the case itself its process may live.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How a side, or a case, ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ fn peer_outcome(control: &Control, number: u32, case: &Case) -> Result<Outcome> 
     let deadline = Instant::now() + Duration::from_secs(case.seconds) + 3 * GRACE;
     loop {
         let message = control.next(Some(deadline))?.context("the server is gone")?;
-        if message.case == number && message.token == "done" {
+        if message.case == number && message.token == OUTCOME {
             return Ok(Outcome::decode(&message.value));
         }
         ensure!(message.case <= number, "the server is ahead: {message:?}");
@@ -189,7 +189,7 @@ pub fn server(net: Net, control: &Control) -> Result<()> {
             bail!("the client asks for '{}', which is not known here", message.value);
         };
         let outcome = run_in_child(net, case, case.server, message.case, control)?;
-        control.send(message.case, "done", &outcome.encode())?;
+        control.send(message.case, OUTCOME, &outcome.encode())?;
     }
     Ok(())
 }

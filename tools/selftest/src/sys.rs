@@ -417,3 +417,55 @@ pub fn uring_recv(ring: &mut IoUring, fd: BorrowedFd, buf: &mut [u8]) -> Result<
     // SAFETY: The buffer lives until this returns.
     unsafe { run_entry(ring, &entry).map(|n| n as usize) }
 }
+
+/// A shared mapping of a whole file.
+pub struct Mapping {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Mapping {
+    /// Maps `path`, for writing too if `write` says so.
+    pub fn new(path: &std::path::Path, write: bool) -> std::io::Result<Self> {
+        let file = std::fs::File::options().read(true).write(write).open(path)?;
+        let len = file.metadata()?.len() as usize;
+        let prot = if write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: A new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        let start = start.cast();
+        Ok(Self { start, len })
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies from offset `at` on, as much as there is; the number of bytes.
+    pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
+        let n = to.len().min(self.len.saturating_sub(at));
+        // SAFETY: `at + n` is within the mapping. Others may write meanwhile: the bytes are data only.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.add(at.min(self.len)), to.as_mut_ptr(), n) };
+        n
+    }
+
+    /// Writes a word at offset `at`, which is aligned; beyond the end, nothing.
+    pub fn write(&self, at: usize, value: u32) {
+        if at % 4 == 0 && at + 4 <= self.len {
+            // SAFETY: Within the mapping and aligned; made writable by `new` or the process faults.
+            unsafe { self.start.add(at).cast::<u32>().write_volatile(value) };
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: Mapped by `new`, not used from now on.
+        unsafe { libc::munmap(self.start.cast(), self.len) };
+    }
+}

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# What the scenarios of tests/vm share. Sourced; the lab is up.
+set -euo pipefail
+. "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
+selftest=$bin/fgdp-selftest
+size=${FGDP_TEST_MIB:-1024}
+
+die() { # die WHY: the scenario has failed
+	echo "$*"
+	exit 1
+}
+
+# A guest's id in its group: what the others call it.
+id_of() { # id_of GUEST
+	sed -n '/^\[\[guest\]\]/,/^id/p' "$checkout/build/lab-$FGDP_LAB/fgdpd.toml" |
+		sed -n "/^name = \"$1\"/,/^id/s/^id = \"\(.*\)\"/\1/p" | head -n 1
+}
+
+# Starts a command in a guest; its output goes to a file, its process to $started.
+start() { # start FILE GUEST CMD...
+	local file=$1
+	shift
+	guest "$@" >"$file" 2>&1 &
+	started=$!
+}
+
+# Waits until a file has a line that matches.
+wait_for() { # wait_for FILE PATTERN SECONDS
+	local end=$((SECONDS + $3))
+	until grep -q -E "$2" "$1" 2>/dev/null; do
+		[ $SECONDS -lt $end ] || die "no '$2' in $1 within $3 s: $(tail -n 1 "$1")"
+		sleep 0.05
+	done
+}
+
+# Repeats a command until it succeeds.
+until_ok() { # until_ok SECONDS CMD...
+	local end=$((SECONDS + $1)) seconds=$1
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || die "not within $seconds s: $*"
+		sleep 0.1
+	done
+}
+
+# What a connection from one guest to a port of another ends with: connected or an error's name.
+connect_result() { # connect_result FROM TO PORT
+	guest "$1" "$selftest" connect --peer "$(id_of "$2")" --port "$3"
+}
+
+# Moves MiB both ways at once between two guests and checks every byte.
+transfer() { # transfer CLIENT SERVER MIB PORT [OPTIONS]
+	local client=$1 server=$2 mib=$3 port=$4 log=$out/transfer-$FGDP_LAB-$4 listener
+	shift 4
+	start "$log.server" "$server" "$selftest" transfer --listen --port "$port" --mib "$mib" "$@"
+	listener=$started
+	guest "$client" "$selftest" transfer --peer "$(id_of "$server")" --port "$port" --mib "$mib" "$@" >"$log.client" 2>&1 ||
+		die "transfer $client to $server: client: $(tail -n 1 "$log.client"); server: $(tail -n 1 "$log.server")"
+	wait "$listener" || die "transfer $client to $server: server: $(tail -n 1 "$log.server")"
+	echo "$client to $server: $(tail -n 1 "$log.client")"
+}
+
+# A counter of a guest's module.
+counter() { # counter GUEST PATTERN
+	guest "$1" sh -c "awk '/$2/ { n += \$2 } END { print n + 0 }' /proc/net/fgdp/stats"
+}

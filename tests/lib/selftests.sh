@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# Group selftests: every case over loopback in one guest, and between two guests in both directions. Sourced by tests/run.
+
+guest_id() { # guest_id GUEST: its id in the group, as the peers' list of the other one shows it
+	printf '%032x' $((9 + 1 + $(printf '%d' "'$1") - 97))
+}
+
+run_loopback() { # run_loopback FAMILY
+	local name=loopback-$1 status=0
+	progress "selftests: $name"
+	GUEST_TIMEOUT=1500 guest a "$bin/fgdp-selftest" loopback --family "$1" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
+	count_ktap "$name" "$out/$name.ktap"
+	if [ "$status" -gt 1 ]; then
+		fail "$name" "ended with status $status: $(tail -n 1 "$out/$name.err")"
+	fi
+}
+
+run_pair() { # run_pair FAMILY CLIENT SERVER SERVER-ADDRESS
+	local name=$1-$2-to-$3 family=$1 client=$2 server=$3 address=$4 status=0 pid
+	progress "selftests: $name"
+	GUEST_TIMEOUT=1500 guest "$server" "$bin/fgdp-selftest" server --family "$family" \
+		--peer "$(guest_id "$client")" >"$out/$name.server" 2>&1 &
+	pid=$!
+	GUEST_TIMEOUT=1500 guest "$client" "$bin/fgdp-selftest" client --family "$family" --control "$address:7080" \
+		--peer "$(guest_id "$server")" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
+	count_ktap "$name" "$out/$name.ktap"
+	if [ "$status" -gt 1 ]; then
+		fail "$name" "ended with status $status: $(tail -n 1 "$out/$name.err" "$out/$name.server" | tr '\n' ' ')"
+		# Without a client it waits for ever.
+		guest "$server" pkill -x fgdp-selftest || :
+	fi
+	wait "$pid" || [ "$status" -gt 1 ] || fail "$name-server" "$(tail -n 1 "$out/$name.server")"
+}
+
+group_selftests() {
+	progress "selftests: boot two guests"
+	if ! lab_up --guests 2; then
+		fail selftests "the lab does not come up (see $out/lab-up.log)"
+		return
+	fi
+	run_loopback fgdp
+	if [ -n "${FGDP_TEST_TCP-}" ]; then
+		run_loopback tcp
+	fi
+	run_pair fgdp a b 10.77.0.2
+	run_pair fgdp b a 10.77.0.1
+	# With no socket left the module can go, and come back.
+	if guest a sh -c "rmmod fgdp && insmod $checkout/build/fgdp.ko"; then
+		pass selftests-unload
+	else
+		fail selftests-unload "rmmod or insmod after the tests: $(guest a cat /proc/net/fgdp/connections 2>&1 | head -n 3 | tr '\n' ' ')"
+	fi
+	if scan_logs selftests a b; then pass selftests-logs; else fail selftests-logs "trouble in the kernel logs"; fi
+	lab_down
+}
