@@ -9,7 +9,8 @@
 
 /*
  * The family number is not assigned: the module takes the one its parameter
- * `family` names. Read /sys/module/fgdp/parameters/family to learn it.
+ * `family` names. The line module.family of
+ * /proc/net/fgdp/stats tells which that is.
  */
 #define FGDP_FAMILY_DEFAULT		18
 

@@ -1,3 +1,162 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Not written yet.
-fn main() {}
+//! Shows peers, connections and counters of the Fast Guest Data Path.
+
+mod guest;
+mod host;
+mod listing;
+mod model;
+mod source;
+mod view;
+mod watch;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use source::Source;
+
+/// Shows peers, connections and counters of the Fast Guest Data Path.
+///
+/// In a guest it reads the module's listings, on the host it asks fgdpd; it finds out itself where it runs.
+#[derive(Debug, Parser)]
+#[command(name = "fgdpctl", version, about)]
+struct Cli {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct Place {
+    /// Ask the fgdpd that listens here (default: /run/fgdp/control.sock, if the module is not loaded).
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "proc")]
+    socket: Option<PathBuf>,
+    /// Read the module's listings here (default: /proc/net/fgdp, if there).
+    #[arg(long, global = true, value_name = "DIR")]
+    proc: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What runs and how it is doing.
+    Status,
+    /// Members of the group.
+    Peers,
+    /// Sockets' connections.
+    Connections,
+    /// Counters.
+    Stats,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What runs and how it is doing.
+    Status,
+    /// Who is in the group, and the channels between the members.
+    Peers,
+    /// Connections of this guest: state, peer, bytes, ring sizes, waits.
+    Connections,
+    /// Counters.
+    Stats,
+    /// Frames that members lent to each other (host).
+    Grants,
+    /// Cut a guest's QEMU off its device (host).
+    Kick {
+        /// Name of the guest in fgdpd's configuration.
+        guest: String,
+        /// Only its device in this group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// Show it again every second, with rates.
+    Watch {
+        /// What to show.
+        #[arg(value_enum, default_value_t = What::Stats)]
+        what: What,
+        /// Seconds between two looks.
+        #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = seconds)]
+        interval: f64,
+        /// End after so many looks.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.05..=86_400.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("give 0.05 to 86400 seconds".to_owned())
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let source = Source::find(cli.place.socket.as_deref(), cli.place.proc.as_deref())?;
+    let what = match &cli.command {
+        Command::Status => What::Status,
+        Command::Peers => What::Peers,
+        Command::Connections => What::Connections,
+        Command::Stats => What::Stats,
+        Command::Grants => {
+            let grants = source.host("grants")?.grants()?;
+            return print(&view::render(&grants, cli.json)?).map(drop);
+        }
+        Command::Kick { guest, group } => {
+            let kicked = source.host("kick")?.kick(guest, group.as_deref())?;
+            return print(&view::render(&kicked, cli.json)?).map(drop);
+        }
+        Command::Watch {
+            what,
+            interval,
+            count,
+        } => return watch::run(&source, *what, *interval, *count, cli.json),
+    };
+    print(&view::render(&source.look(what)?, cli.json)?).map(drop)
+}
+
+/// Writes to standard output. False: the reader has gone, which is no error.
+fn print(text: &str) -> Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("fgdpctl: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_interval_is_a_bounded_number() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for wrong in ["0", "-1", "NaN", "1e9", "x", "inf"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

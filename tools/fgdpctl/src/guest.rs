@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! In a guest: what the module lists under `/proc/net/fgdp`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{bail, Context, Result};
+
+use crate::listing::Table;
+use crate::model::{Connection, DeviceStatus, GuestStatus, Look, Peer, Stats};
+use crate::What;
+
+/// Where the module puts its listings.
+pub const PROC: &str = "/proc/net/fgdp";
+
+/// The listings of the module.
+#[derive(Debug)]
+pub struct Guest {
+    dir: PathBuf,
+}
+
+fn name(text: Option<String>) -> Option<String> {
+    text.filter(|name| !name.is_empty())
+}
+
+fn peers(text: &str) -> Result<Vec<Peer>> {
+    let table = Table::parse(text)?;
+    let rows = table.rows();
+    rows.map(|row| {
+        Ok(Peer {
+            device: row.value("device")?,
+            transport: row.value("transport")?,
+            slot: row.value("slot")?,
+            guest: row.value("guest")?,
+            name: name(row.known("name")?),
+            state: row.value("state")?,
+            generation: row.value("generation")?,
+            channel: row.value("channel")?,
+            lanes: row.value("lanes")?,
+            lent_frames: row.value("lent_frames")?,
+            used_frames: row.value("used_frames")?,
+            accepted_frames: row.value("accepted_frames")?,
+            last_down: row.value("last_down")?,
+        })
+    })
+    .collect()
+}
+
+fn connections(text: &str, peers: &[Peer]) -> Result<Vec<Connection>> {
+    let names: HashMap<_, _> = peers
+        .iter()
+        .filter_map(|p| Some(((p.device.as_str(), p.guest.as_str()), p.name.as_ref()?)))
+        .collect();
+    let table = Table::parse(text)?;
+    let rows = table.rows();
+    rows.map(|row| {
+        let device = row.text("device")?;
+        let remote = row.text("remote")?;
+        let guest = remote.split_once(':').map_or(remote, |(guest, _)| guest);
+        Ok(Connection {
+            device: device.to_owned(),
+            id: row.known("id")?,
+            peer_id: row.known("peer_id")?,
+            state: row.value("state")?,
+            kind: row.value("type")?,
+            local: row.value("local")?,
+            remote: remote.to_owned(),
+            peer: names.get(&(device, guest)).map(|name| (*name).clone()),
+            rx_bytes: row.value("rx_bytes")?,
+            tx_bytes: row.value("tx_bytes")?,
+            readable: row.value("readable")?,
+            unacked: row.value("unacked")?,
+            tx_ring: row.value("tx_ring")?,
+            rx_waits: row.value("rx_waits")?,
+            tx_waits: row.value("tx_waits")?,
+        })
+    })
+    .collect()
+}
+
+fn stats(text: &str) -> Result<Stats> {
+    let table = Table::parse(text)?;
+    let rows = table.rows();
+    rows.map(|row| Ok((row.value("counter")?, row.value("value")?)))
+        .collect()
+}
+
+fn status(peers: &[Peer], connections: &[Connection], stats: &Stats) -> GuestStatus {
+    let mut devices: Vec<DeviceStatus> = Vec::new();
+    for counter in stats.keys() {
+        let Some((device, _)) = counter.split_once('.').filter(|(d, _)| *d != "module") else {
+            continue;
+        };
+        if devices.last().is_some_and(|d| d.device == device) {
+            continue;
+        }
+        let sum = |prefix: &str| -> i64 {
+            let of_device = stats.iter().filter_map(|(name, value)| {
+                let counter = name.strip_prefix(device)?.strip_prefix('.')?;
+                counter.starts_with(prefix).then_some(*value)
+            });
+            of_device.sum()
+        };
+        let seen = || peers.iter().filter(|p| p.device == device);
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        devices.push(DeviceStatus {
+            device: device.to_owned(),
+            transport: seen().next().map_or("-", |p| &p.transport).to_owned(),
+            peers_ready: count(seen().filter(|p| p.state == "ready").count()),
+            channels_up: count(seen().filter(|p| p.channel == "up").count()),
+            lent_frames: seen().map(|p| p.lent_frames).sum(),
+            used_frames: seen().map(|p| p.used_frames).sum(),
+            doorbells: sum("doorbells_rung_"),
+            suppressed: sum("suppressed"),
+            channels_down: sum("down_"),
+        });
+    }
+    let mut by_state = std::collections::BTreeMap::new();
+    for connection in connections {
+        *by_state.entry(connection.state.clone()).or_default() += 1;
+    }
+    let setting = |name| stats.get(name).copied();
+    GuestStatus {
+        family: setting("module.family"),
+        spin_usec: setting("module.spin_usec"),
+        devices,
+        connections: by_state,
+    }
+}
+
+impl Guest {
+    /// The listings in `dir`.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path = self.dir.join(file);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                bail!(
+                    "{} is missing: load the module with `modprobe fgdp`",
+                    path.display()
+                )
+            }
+            Err(e) => Err(e).with_context(|| path.display().to_string()),
+        }
+    }
+
+    fn parse<T>(&self, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+        parse(&self.read(file)?).with_context(|| self.dir.join(file).display().to_string())
+    }
+
+    fn peers(&self) -> Result<Vec<Peer>> {
+        self.parse("peers", peers)
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>> {
+        let peers = self.peers()?;
+        self.parse("connections", |text| connections(text, &peers))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.parse("stats", stats)
+    }
+
+    /// Reads `what`.
+    ///
+    /// # Errors
+    ///
+    /// When the module is not loaded or lists something else than this version knows.
+    pub fn look(&self, what: What) -> Result<Look> {
+        Ok(match what {
+            What::Status => {
+                let (peers, connections) = (self.peers()?, self.connections()?);
+                Look::Guest(status(&peers, &connections, &self.stats()?))
+            }
+            What::Peers => Look::Peers(self.peers()?),
+            What::Connections => Look::Connections(self.connections()?),
+            What::Stats => Look::Stats(self.stats()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEERS: &str = include_str!("../tests/data/proc/peers");
+    const CONNECTIONS: &str = include_str!("../tests/data/proc/connections");
+    const STATS: &str = include_str!("../tests/data/proc/stats");
+
+    #[test]
+    fn peers_of_a_guest() {
+        let peers = peers(PEERS).unwrap();
+        let b = peers.iter().find(|p| p.transport == "virtio").unwrap();
+        assert_eq!(b.name.as_deref(), Some("b"));
+        assert_eq!((b.state.as_str(), b.channel.as_str()), ("ready", "up"));
+        assert!(b.lent_frames >= b.used_frames && b.used_frames > 0);
+        let own = peers.iter().find(|p| p.transport == "loopback").unwrap();
+        assert_eq!(own.name, None);
+    }
+
+    #[test]
+    fn connections_of_a_guest() {
+        let all = connections(CONNECTIONS, &peers(PEERS).unwrap()).unwrap();
+        let to_b = all.iter().find(|c| c.state == "open").unwrap();
+        assert_eq!(to_b.peer.as_deref(), Some("b"));
+        assert!(to_b.id.is_some() && to_b.peer_id.is_some());
+        assert!(to_b.tx_bytes > 0 && to_b.tx_ring > 0);
+        let listening = all.iter().find(|c| c.state == "listen").unwrap();
+        assert_eq!((listening.id, listening.remote.as_str()), (None, "-"));
+    }
+
+    #[test]
+    fn a_guest_at_a_glance() {
+        let peers = peers(PEERS).unwrap();
+        let connections = connections(CONNECTIONS, &peers).unwrap();
+        let status = status(&peers, &connections, &stats(STATS).unwrap());
+        assert_eq!(status.family, Some(18));
+        assert_eq!(status.devices.len(), 2);
+        assert_eq!(status.devices[1].transport, "virtio");
+        assert_eq!(status.devices[1].channels_up, 1);
+        assert!(status.devices[1].doorbells > 0);
+        let counted: u64 = status.connections.values().sum();
+        assert_eq!(counted, u64::try_from(connections.len()).unwrap());
+    }
+
+    #[test]
+    fn another_module_is_told_from_this_one() {
+        let text = PEERS.replace("last_down", "why");
+        let error = peers(&text).unwrap_err().to_string();
+        assert!(error.contains("last_down"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_module_is_named_with_its_cure() {
+        let dir = tempfile::tempdir().unwrap();
+        let guest = Guest::new(dir.path().join("none"));
+        let error = guest.look(What::Peers).unwrap_err().to_string();
+        assert!(error.contains("modprobe fgdp"), "{error}");
+    }
+}

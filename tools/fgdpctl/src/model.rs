@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is shown. The fields' names are those of `--json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A connection of this guest, or a socket that listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// The device that it goes through.
+    pub device: String,
+    /// Own connection id.
+    pub id: Option<u32>,
+    /// The peer's connection id.
+    pub peer_id: Option<u32>,
+    /// listen, opening, open, closing or dead.
+    pub state: String,
+    /// stream or seqpacket.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `guest:port`.
+    pub local: String,
+    /// `guest:port`.
+    pub remote: String,
+    /// The peer's name, if the host gave one.
+    pub peer: Option<String>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Bytes that can be read; for a socket that listens, connections that wait for accept(2).
+    pub readable: u64,
+    /// Bytes sent that the peer has not read; for a socket that listens, the longest queue.
+    pub unacked: u64,
+    /// Size of the ring that is written to, in bytes.
+    pub tx_ring: u64,
+    /// Receives that slept.
+    pub rx_waits: u64,
+    /// Sends that slept.
+    pub tx_waits: u64,
+}
+
+/// Another member of a group, as a guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// The device by which it is seen.
+    pub device: String,
+    /// loopback or virtio.
+    pub transport: String,
+    /// The member's slot.
+    pub slot: u32,
+    /// Its id.
+    pub guest: String,
+    /// Its name, if the host gave one.
+    pub name: Option<String>,
+    /// absent, attached or ready.
+    pub state: String,
+    /// Generation of its slot.
+    pub generation: u32,
+    /// up or down.
+    pub channel: String,
+    /// Lanes of the channel.
+    pub lanes: u32,
+    /// Frames lent to it.
+    pub lent_frames: u64,
+    /// Those of them that are in use.
+    pub used_frames: u64,
+    /// Frames that it lent.
+    pub accepted_frames: u64,
+    /// Why the last channel ended.
+    pub last_down: String,
+}
+
+/// Counters by name.
+pub type Stats = BTreeMap<String, i64>;
+
+/// A guest at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuestStatus {
+    /// Number of the socket family.
+    pub family: Option<i64>,
+    /// How long a call looks before it sleeps, in microseconds.
+    pub spin_usec: Option<i64>,
+    /// The devices.
+    pub devices: Vec<DeviceStatus>,
+    /// Connections by state.
+    pub connections: BTreeMap<String, u64>,
+}
+
+/// A device at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub device: String,
+    /// loopback or virtio.
+    pub transport: String,
+    /// Peers that are ready.
+    pub peers_ready: u64,
+    /// Channels that are up.
+    pub channels_up: u64,
+    /// Frames lent to peers.
+    pub lent_frames: u64,
+    /// Those of them that are in use.
+    pub used_frames: u64,
+    /// Doorbells sent.
+    pub doorbells: i64,
+    /// Messages that needed no doorbell.
+    pub suppressed: i64,
+    /// Channels that ended.
+    pub channels_down: i64,
+}
+
+/// fgdpd at a glance.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct HostStatus {
+    /// fgdpd's version.
+    pub version: String,
+    /// Version of the contract with the guests.
+    pub abi: u32,
+    /// Process id of the worker.
+    pub worker: u32,
+    /// Process id of the supervisor.
+    pub supervisor: u32,
+    /// How often the worker was started again.
+    pub restarts: u64,
+    /// Devices with a QEMU.
+    pub attached: u64,
+    /// The groups.
+    pub groups: Vec<Group>,
+}
+
+/// A group of guests.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Size of its memory in bytes.
+    pub size: u64,
+    /// Lanes per channel.
+    pub lanes: u32,
+    /// Guests that may be in it.
+    pub members: u64,
+    /// How they are rung.
+    pub doorbell: String,
+    /// Doorbell devices that are connected.
+    pub doorbell_devices: u64,
+}
+
+/// A member of a group, as the host sees it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// The group.
+    pub group: String,
+    /// The guest's name.
+    pub guest: String,
+    /// Its id.
+    pub id: String,
+    /// Its slot.
+    pub slot: u32,
+    /// absent, attached or ready.
+    pub state: String,
+    /// Generation of its slot.
+    pub generation: u32,
+    /// The process that has the device.
+    pub pid: Option<i64>,
+    /// Lanes that it drains.
+    pub lanes: u32,
+    /// Its doorbell's id.
+    pub doorbell_id: Option<i64>,
+    /// Offset of its slot in the group.
+    pub slot_offset: u64,
+    /// Size of its slot.
+    pub slot_size: u64,
+    /// Addresses that it claims.
+    pub addresses: Vec<String>,
+    /// Addresses that it may claim.
+    pub allowed: Vec<String>,
+    /// Slots of the members to which it opened a channel.
+    pub channels: Vec<u32>,
+    /// Where its QEMU connects.
+    pub socket: String,
+}
+
+/// Counters of a member of a group.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct MemberStats {
+    /// The group.
+    pub group: String,
+    /// The guest's name.
+    pub guest: String,
+    /// Its id.
+    pub id: String,
+    /// Its slot.
+    pub slot: u32,
+    /// absent, attached or ready.
+    pub state: String,
+    /// Generation of its slot.
+    pub generation: u32,
+    /// The counters.
+    #[serde(flatten)]
+    pub counters: BTreeMap<String, serde_json::Value>,
+}
+
+/// Frames that a member lent to another.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    /// The group.
+    pub group: String,
+    /// Slot of the member whose frames they are.
+    pub owner: u32,
+    /// Slot of the member that may read them.
+    pub peer: u32,
+    /// The owner's number for them.
+    pub extent: u32,
+    /// How many.
+    pub frames: u64,
+    /// The peer knows them.
+    pub accepted: bool,
+    /// The owner wants them back.
+    pub revoked: bool,
+}
+
+/// One look.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Look {
+    /// A guest at a glance.
+    Guest(GuestStatus),
+    /// fgdpd at a glance.
+    Host(HostStatus),
+    /// A guest's peers.
+    Peers(Vec<Peer>),
+    /// Members of all groups of a host.
+    Members(Vec<Member>),
+    /// A guest's connections.
+    Connections(Vec<Connection>),
+    /// A guest's counters.
+    Stats(Stats),
+    /// Counters of all members of a host's groups.
+    MemberStats(Vec<MemberStats>),
+    /// Frames that members lent.
+    Grants(Vec<Grant>),
+    /// Devices that were cut off.
+    Kicked(u64),
+}
