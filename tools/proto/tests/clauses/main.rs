@@ -17,6 +17,7 @@ mod messages;
 mod pool;
 mod records;
 mod streams;
+mod violations;
 
 /// `n` cases, or as many as PROPTEST_CASES says.
 fn cases(n: u32) -> proptest::test_runner::Config {
