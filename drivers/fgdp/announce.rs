@@ -10,7 +10,6 @@ use crate::device::Device;
 use crate::proto::wire::{Call, Request, Status, MAX_ADDRS};
 use crate::stack::Stack;
 use crate::sys::net::addr::{addresses, IpAddr, Watcher};
-use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
 
@@ -37,11 +36,6 @@ pub(crate) struct Announced {
 impl Announced {
     fn has(&self, addr: &IpAddr) -> bool {
         self.list.iter().flatten().any(|a| a == addr)
-    }
-
-    /// The addresses that the host took.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &IpAddr> {
-        self.list.iter().flatten()
     }
 }
 

@@ -9,6 +9,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+// The host daemon and the tests use the rest of the core.
+#[allow(dead_code, unused_imports)]
 #[path = "../../rust/proto/mod.rs"]
 pub(crate) mod proto;
 #[path = "../../rust/kernel/mod.rs"]
@@ -117,15 +119,10 @@ fn loopback(stack: &Arc<Stack>, mib: u32) -> Result<Option<(Arc<Loopback>, Arc<D
 impl kernel::Module for Fgdp {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let number = *module_parameters::family.value();
-        let mode = match *module_parameters::doorbell.value() {
-            0 => DoorbellMode::Auto,
-            1 => DoorbellMode::Ivshmem,
-            2 => DoorbellMode::Trap,
-            other => {
-                pr_err!("doorbell={}: give 0, 1 or 2\n", other);
-                return Err(EINVAL);
-            }
-        };
+        let doorbell = *module_parameters::doorbell.value();
+        let mode = DoorbellMode::from_u8(doorbell).ok_or(EINVAL).inspect_err(|_| {
+            pr_err!("doorbell={}: give 0, 1 or 2\n", doorbell);
+        })?;
         let queues = Queues::new()?;
         let stack = Stack::new(number, *module_parameters::spin_usec.value())?;
         let loopback = loopback(&stack, *module_parameters::loopback_mib.value())?;

@@ -168,15 +168,6 @@ impl Part {
         v
     }
 
-    fn read(&self, off: u64, to: &mut [u8]) -> bool {
-        let Some(from) = self.at(off, to.len() as u64) else {
-            return false;
-        };
-        // SAFETY: `from` has `to.len()` mapped bytes; `to` is private memory, so they do not overlap.
-        unsafe { ffi::fgdp_helper_memcpy(to.as_mut_ptr().cast(), from.cast(), to.len()) };
-        true
-    }
-
     fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
         let Some(from) = self.at(off, len as u64) else {
             return 0;
@@ -231,30 +222,6 @@ impl SlotMem {
         unsafe { ffi::_copy_from_iter(to.cast(), len, iter.as_raw().cast()) }
     }
 
-    /// Copies `from` to `off`; false if the range is outside.
-    pub(crate) fn write_bytes(&self, off: u64, from: &[u8]) -> bool {
-        let Some(to) = self.0.at(off, from.len() as u64) else {
-            return false;
-        };
-        // SAFETY: `to` has `from.len()` mapped bytes; `from` is private memory, so they do not overlap.
-        unsafe { ffi::fgdp_helper_memcpy(to.cast(), from.as_ptr().cast(), from.len()) };
-        true
-    }
-
-    /// Copies from `off`; false, and `to` as it was, if the range is outside.
-    pub(crate) fn read_bytes(&self, off: u64, to: &mut [u8]) -> bool {
-        self.0.read(off, to)
-    }
-
-    /// Clears `len` bytes at `off`; false if the range is outside.
-    pub(crate) fn zero(&self, off: u64, len: usize) -> bool {
-        let Some(to) = self.0.at(off, len as u64) else {
-            return false;
-        };
-        // SAFETY: `to` has `len` mapped bytes.
-        unsafe { ffi::fgdp_helper_memzero(to.cast(), len) };
-        true
-    }
 }
 
 impl Mem for SlotMem {
@@ -317,10 +284,6 @@ impl GroupMem {
         self.0.copy_to_iter(off, len, iter)
     }
 
-    /// Copies from `off`; false, and `to` as it was, if the range is outside.
-    pub(crate) fn read_bytes(&self, off: u64, to: &mut [u8]) -> bool {
-        self.0.read(off, to)
-    }
 }
 
 impl Mem for GroupMem {

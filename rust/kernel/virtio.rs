@@ -70,11 +70,6 @@ impl Setup<'_> {
         unsafe { device::Device::from_raw((&raw mut (*self.vdev.as_ptr()).dev).cast()) }
     }
 
-    /// Whether device and driver agreed on feature bit `bit`.
-    pub(crate) fn has_feature(&self, bit: u32) -> bool {
-        // SAFETY: `vdev` is valid during `probe`.
-        unsafe { ffi::fgdp_helper_virtio_has_feature(self.vdev.as_ptr(), bit) }
-    }
 
     /// Reads the first `bytes.len()` bytes, a multiple of 4, of the configuration space.
     pub(crate) fn read_config(&self, bytes: &mut [u8]) -> Result {

@@ -53,11 +53,11 @@ pub(crate) enum DoorbellMode {
 
 impl DoorbellMode {
     /// The value of the module parameter `doorbell`.
-    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
         match value {
-            b"auto" => Some(Self::Auto),
-            b"ivshmem" => Some(Self::Ivshmem),
-            b"trap" => Some(Self::Trap),
+            0 => Some(Self::Auto),
+            1 => Some(Self::Ivshmem),
+            2 => Some(Self::Trap),
             _ => None,
         }
     }

@@ -57,6 +57,4 @@ consts! {
     EPOLLHUP: u32 = fgdp_const_FGDP_CONST_EPOLLHUP;
     /// Poll event: the peer shut down writing.
     EPOLLRDHUP: u32 = fgdp_const_FGDP_CONST_EPOLLRDHUP;
-    /// Capability: bind to reserved ports.
-    CAP_NET_BIND_SERVICE: i32 = CAP_NET_BIND_SERVICE;
 }

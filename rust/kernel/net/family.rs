@@ -77,10 +77,11 @@ static PROTO: AtomicPtr<ffi::proto> = AtomicPtr::new(null_mut());
 pub(crate) struct Registration<F: Family> {
     // All stay where they are while registered: the kernel holds pointers to them.
     proto: KBox<ffi::proto>,
-    ops: KBox<ffi::proto_ops>,
+    // Behind the pointer in `OPS`.
+    _ops: KBox<ffi::proto_ops>,
     family: KBox<ffi::net_proto_family>,
     // Behind the pointer in `CONTEXT`.
-    context: Arc<F::Context>,
+    _context: Arc<F::Context>,
 }
 
 // SAFETY: The registration owns its boxes; the kernel serialises what it does with them.
@@ -138,7 +139,7 @@ impl<F: Family> Registration<F> {
                 CONTEXT.store((&raw const *context).cast_mut().cast(), Ordering::Release);
                 // SAFETY: The box keeps its address until `drop` has unregistered it.
                 match kernel::error::to_result(unsafe { ffi::sock_register(&*family) }) {
-                    Ok(()) => return Ok(Self { proto, ops, family, context }),
+                    Ok(()) => return Ok(Self { proto, _ops: ops, family, _context: context }),
                     Err(e) => e,
                 }
             }

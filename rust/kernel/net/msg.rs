@@ -25,11 +25,6 @@ impl<'a> SendMsg<'a> {
         self.raw.msg_flags
     }
 
-    /// Whether the caller gave a destination address.
-    pub(crate) fn has_name(&self) -> bool {
-        self.raw.msg_namelen > 0 && !self.raw.msg_name.is_null()
-    }
-
     /// Bytes not yet taken.
     pub(crate) fn remaining(&mut self) -> usize {
         self.iter().len()
@@ -62,35 +57,11 @@ impl<'a> RecvMsg<'a> {
         self.raw.msg_flags |= flags;
     }
 
-    /// Returns `name` as the sender's address, if the caller wants one.
-    pub(crate) fn set_name(&mut self, name: &[u8]) {
-        if self.raw.msg_name.is_null() || name.len() > size_of::<ffi::__kernel_sockaddr_storage>() {
-            return;
-        }
-        // SAFETY: A `msg_name` that is not null has room for a `sockaddr_storage`, by the contract
-        // of `proto_ops.recvmsg`, and `name` is no longer than that.
-        unsafe {
-            core::ptr::copy_nonoverlapping(name.as_ptr(), self.raw.msg_name.cast(), name.len())
-        };
-        self.raw.msg_namelen = name.len() as i32;
-    }
-
-    /// Room left.
-    pub(crate) fn remaining(&mut self) -> usize {
-        self.iter().len()
-    }
-
     /// Where the bytes go.
     pub(crate) fn iter(&mut self) -> &mut IovDest<'a> {
         // SAFETY: The message, and with it the iterator, is exclusively ours; the kernel set it up
         // as a destination because this is a receive.
         unsafe { IovDest::from_raw((&raw mut self.raw.msg_iter).cast()) }
-    }
-
-    /// Takes the last `n` bytes back: the next copy overwrites them.
-    pub(crate) fn revert(&mut self, n: usize) {
-        // SAFETY: The callers revert at most what they copied in this call.
-        unsafe { ffi::iov_iter_revert(&mut self.raw.msg_iter, n) };
     }
 }
 

@@ -46,16 +46,21 @@ unsafe impl<F: Family> AlwaysRefCounted for Sock<F> {
 
 /// A field that the kernel writes under the socket's lock and others read at any time.
 macro_rules! word {
-    ($(#[$doc:meta])* $get:ident, $set:ident, $field:ident: $ty:ty) => {
+    ($(#[$doc:meta])* get $name:ident, $field:ident: $ty:ty) => {
         $(#[$doc])*
-        pub(crate) fn $get(&self) -> $ty {
+        pub(crate) fn $name(&self) -> $ty {
             // SAFETY: The field is one aligned word of a live `struct sock`; a volatile read is the
             // kernel's READ_ONCE().
             unsafe { (&raw const (*self.sk.get()).$field).read_volatile() as $ty }
         }
-        /// Sets it. The caller serialises writers.
-        pub(crate) fn $set(&self, value: $ty) {
-            // SAFETY: As above; WRITE_ONCE().
+    };
+    ($(#[$doc:meta])* set $name:ident, $field:ident: $ty:ty) => {
+        $(#[$doc])*
+        ///
+        /// The caller serialises writers.
+        pub(crate) fn $name(&self, value: $ty) {
+            // SAFETY: The field is one aligned word of a live `struct sock`; a volatile write is the
+            // kernel's WRITE_ONCE().
             unsafe { (&raw mut (*self.sk.get()).$field).write_volatile(value as _) }
         }
     };
@@ -131,34 +136,28 @@ impl<F: Family> Sock<F> {
     }
 
     word! {
-        /// `TCP_*` state, which `SO_ACCEPTCONN` and others read.
-        shutdown_mask, set_shutdown_mask, sk_shutdown: u8
+        /// `RCV_SHUTDOWN` and `SEND_SHUTDOWN`.
+        get shutdown_mask, sk_shutdown: u8
     }
     word! {
-        /// Connections that wait for `accept`.
-        ack_backlog, set_ack_backlog, sk_ack_backlog: u32
+        /// Sets `RCV_SHUTDOWN` and `SEND_SHUTDOWN`.
+        set set_shutdown_mask, sk_shutdown: u8
     }
     word! {
-        /// The longest the accept queue may get.
-        max_ack_backlog, set_max_ack_backlog, sk_max_ack_backlog: u32
+        /// Sets how long the accept queue may get, for listings.
+        set set_max_ack_backlog, sk_max_ack_backlog: u32
     }
     word! {
-        /// Error that the next call returns, as a positive number.
-        err, set_err_word, sk_err: i32
+        /// The error that the next call returns, as a positive number.
+        get err, sk_err: i32
+    }
+    word! {
+        /// Sets the error that the next call returns.
+        set set_err_word, sk_err: i32
     }
     word! {
         /// `SO_SNDBUF` as the kernel keeps it: twice what was asked for.
-        sndbuf, set_sndbuf, sk_sndbuf: i32
-    }
-    word! {
-        /// `SO_RCVBUF` as the kernel keeps it.
-        rcvbuf, set_rcvbuf, sk_rcvbuf: i32
-    }
-
-    /// Socket type.
-    pub(crate) fn sock_type(&self) -> u32 {
-        // SAFETY: Constant after creation.
-        unsafe { (*self.sk.get()).sk_type.into() }
+        get sndbuf, sk_sndbuf: i32
     }
 
     /// `TCP_*` state, which `SO_ACCEPTCONN` and others read.
@@ -208,12 +207,6 @@ impl<F: Family> Sock<F> {
     pub(crate) fn state_change(&self) {
         // SAFETY: The socket is live; the callback may be called in any context.
         unsafe { ffi::fgdp_helper_sk_state_change(self.sk.get()) }
-    }
-
-    /// Whether somebody sleeps or polls on the socket.
-    pub(crate) fn has_sleeper(&self) -> bool {
-        // SAFETY: The socket is live.
-        unsafe { ffi::fgdp_helper_sk_has_sleeper(self.sk.get()) }
     }
 
     /// How long a receive may wait, in jiffies.

@@ -40,14 +40,6 @@ impl Buffer {
         Self::from_vecs(o, room)
     }
 
-    /// As [`Buffer::new`], with the bytes in two parts.
-    pub(crate) fn from_parts(head: &[u8], tail: &[u8], room: usize) -> Result<KBox<Self>> {
-        let mut o = KVec::with_capacity(head.len() + tail.len(), GFP_KERNEL)?;
-        o.extend_from_slice(head, GFP_KERNEL)?;
-        o.extend_from_slice(tail, GFP_KERNEL)?;
-        Self::from_vecs(o, room)
-    }
-
     fn from_vecs(out: KVec<u8>, room: usize) -> Result<KBox<Self>> {
         let inp = KVec::from_elem(0u8, room, GFP_KERNEL)?;
         Ok(KBox::new(
