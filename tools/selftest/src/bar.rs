@@ -20,7 +20,10 @@ fn resource(bar: u8) -> Result<PathBuf> {
         let vendor = fs::read_to_string(device.join("vendor"))?;
         let file = device.join(format!("resource{bar}"));
         // Of virtio's devices only this one has both regions.
-        if vendor.trim() == "0x1af4" && device.join("resource2").exists() && device.join("resource4").exists() {
+        if vendor.trim() == "0x1af4"
+            && device.join("resource2").exists()
+            && device.join("resource4").exists()
+        {
             let size = fs::metadata(&file)?.len();
             let other = fs::metadata(device.join("resource4"))?.len();
             if other > 1 << 24 {
@@ -37,13 +40,19 @@ pub fn find(bar: u8, text: &str) -> Result<bool> {
     let path = resource(bar)?;
     let memory = Mapping::new(&path, false).with_context(|| path.display().to_string())?;
     let needle = text.as_bytes();
-    ensure!(!needle.is_empty() && needle.len() <= 4096, "give a text of 1 to 4096 bytes");
+    ensure!(
+        !needle.is_empty() && needle.len() <= 4096,
+        "give a text of 1 to 4096 bytes"
+    );
     // Overlapping windows, so that no border hides it.
     let mut window = vec![0; 1 << 20];
     let mut at = 0;
     while at < memory.len() {
         let n = memory.read(at, &mut window);
-        if let Some(offset) = window[..n].windows(needle.len()).position(|part| part == needle) {
+        if let Some(offset) = window[..n]
+            .windows(needle.len())
+            .position(|part| part == needle)
+        {
             println!("found at offset {:#x} of {}", at + offset, path.display());
             return Ok(true);
         }
@@ -67,7 +76,11 @@ pub fn scribble(seconds: u64, seed: u64) -> Result<()> {
     let mut written = 0u64;
     while Instant::now() < end {
         for _ in 0..1000 {
-            let limit = if random.next() % 4 == 0 { words } else { words.min(head) };
+            let limit = if random.next() % 4 == 0 {
+                words
+            } else {
+                words.min(head)
+            };
             let at = random.between(0, limit - 1) * 4;
             // Small numbers and those near the borders do more harm than any others.
             let value = match random.next() % 4 {

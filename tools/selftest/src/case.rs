@@ -54,18 +54,32 @@ pub struct Case {
 impl Case {
     /// A case for stream sockets of any family.
     pub const fn stream(name: &'static str, client: Side, server: Side) -> Self {
-        Self { name, kind: Kind::Stream, fgdp_only: false, seconds: 30, client, server }
+        Self {
+            name,
+            kind: Kind::Stream,
+            fgdp_only: false,
+            seconds: 30,
+            client,
+            server,
+        }
     }
 
     /// A case for sockets that keep records, which TCP has not.
     pub const fn records(name: &'static str, client: Side, server: Side) -> Self {
         let case = Self::stream(name, client, server);
-        Self { kind: Kind::SeqPacket, fgdp_only: true, ..case }
+        Self {
+            kind: Kind::SeqPacket,
+            fgdp_only: true,
+            ..case
+        }
     }
 
     /// Not run over TCP.
     pub const fn fgdp(self) -> Self {
-        Self { fgdp_only: true, ..self }
+        Self {
+            fgdp_only: true,
+            ..self
+        }
     }
 
     /// May take `seconds`.

@@ -48,7 +48,9 @@ impl Control {
             line.pop();
         }
         line.push('\n');
-        (&self.0).write_all(line.as_bytes()).context("control channel")
+        (&self.0)
+            .write_all(line.as_bytes())
+            .context("control channel")
     }
 
     /// The next message, whichever it is; `None` when the other side is gone.
@@ -65,7 +67,10 @@ impl Control {
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
                 Err(e) => return Err(e).context("control channel"),
             }
-            ensure!(line.len() <= LINE_MAX, "a line of more than {LINE_MAX} bytes on the control channel");
+            ensure!(
+                line.len() <= LINE_MAX,
+                "a line of more than {LINE_MAX} bytes on the control channel"
+            );
         }
         let line = String::from_utf8(line).context("control channel")?;
         let mut parts = line.splitn(3, ' ');

@@ -151,7 +151,10 @@ struct FamilyArgs {
 impl FamilyArgs {
     fn net(&self, guest: GuestId, addr: Ipv4Addr) -> Net {
         match self.family {
-            Family::Fgdp => Net::Fgdp { family: self.number, peer: guest },
+            Family::Fgdp => Net::Fgdp {
+                family: self.number,
+                peer: guest,
+            },
             Family::Tcp => Net::Tcp { peer: addr },
         }
     }
@@ -210,13 +213,22 @@ fn run(command: &Command) -> Result<bool> {
         Command::Loopback { select, family } => {
             loopback(family.net([0; 16], Ipv4Addr::LOCALHOST), &select.filter)
         }
-        Command::Client { select, family, control, peer } => {
+        Command::Client {
+            select,
+            family,
+            control,
+            peer,
+        } => {
             let stream = call(*control)?;
             stream.set_nodelay(true)?;
             let net = family.net(peer.unwrap_or_default(), v4(*control));
             runner::client(net, &Control::new(OwnedFd::from(stream)), &select.filter)
         }
-        Command::Server { family, control, peer } => {
+        Command::Server {
+            family,
+            control,
+            peer,
+        } => {
             let listener = TcpListener::bind(control)
                 .with_context(|| format!("cannot wait for the client at {control}"))?;
             let (stream, from) = listener.accept()?;
@@ -224,7 +236,15 @@ fn run(command: &Command) -> Result<bool> {
             let net = family.net(peer.unwrap_or_default(), v4(from));
             runner::server(net, &Control::new(OwnedFd::from(stream))).map(|()| true)
         }
-        Command::Transfer { listen, family, peer, port, mib, connections, until_reset } => {
+        Command::Transfer {
+            listen,
+            family,
+            peer,
+            port,
+            mib,
+            connections,
+            until_reset,
+        } => {
             let transfer = Transfer {
                 net: family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST),
                 port: *port,
@@ -232,7 +252,12 @@ fn run(command: &Command) -> Result<bool> {
                 connections: *connections,
                 until: until_reset.then_some(Errno::ECONNRESET),
             };
-            if *listen { transfer.listen() } else { transfer.connect() }.map(|()| true)
+            if *listen {
+                transfer.listen()
+            } else {
+                transfer.connect()
+            }
+            .map(|()| true)
         }
         Command::Connect { family, peer, port } => {
             let net = family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST);

@@ -31,7 +31,10 @@ pub struct Pattern(pub u64);
 
 impl Pattern {
     fn word(self, index: u64) -> [u8; 8] {
-        mix(self.0.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))).to_le_bytes()
+        mix(self
+            .0
+            .wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        .to_le_bytes()
     }
 
     /// Writes the bytes from `offset` on.

@@ -48,9 +48,7 @@ impl Outcome {
 
     fn with_peer(self, peer: Self) -> Self {
         match (self, peer) {
-            (Self::Failed(a), Self::Failed(b)) => {
-                Self::Failed(format!("client: {a}; server: {b}"))
-            }
+            (Self::Failed(a), Self::Failed(b)) => Self::Failed(format!("client: {a}; server: {b}")),
             (Self::Failed(a), _) => Self::Failed(format!("client: {a}")),
             (_, Self::Failed(b)) => Self::Failed(format!("server: {b}")),
             (Self::Skipped(a), _) | (_, Self::Skipped(a)) => Self::Skipped(a),
@@ -76,7 +74,13 @@ fn run_side(net: Net, case: &Case, side: Side, number: u32, control: &Control) -
 }
 
 /// Runs one side in a child process, which signals, limits and leaks end with.
-fn run_in_child(net: Net, case: &Case, side: Side, number: u32, control: &Control) -> Result<Outcome> {
+fn run_in_child(
+    net: Net,
+    case: &Case,
+    side: Side,
+    number: u32,
+    control: &Control,
+) -> Result<Outcome> {
     let (ours, theirs) = sys::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC)?;
     std::io::stdout().flush()?;
     let child = sys::fork(|| {
@@ -91,7 +95,11 @@ fn run_in_child(net: Net, case: &Case, side: Side, number: u32, control: &Contro
     let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
     let ready = nix::poll::poll(&mut fds, left)?;
     let mut text = [0; 2048];
-    let n = if ready == 0 { 0 } else { sys::recv(ours.as_fd(), &mut text, 0)? };
+    let n = if ready == 0 {
+        0
+    } else {
+        sys::recv(ours.as_fd(), &mut text, 0)?
+    };
     if n == 0 {
         let why = end_child(child, ready == 0)?;
         control.send(number, FAILED, "")?;
@@ -169,7 +177,9 @@ pub fn client(net: Net, control: &Control, filter: &[String]) -> Result<bool> {
 fn peer_outcome(control: &Control, number: u32, case: &Case) -> Result<Outcome> {
     let deadline = Instant::now() + Duration::from_secs(case.seconds) + 3 * GRACE;
     loop {
-        let message = control.next(Some(deadline))?.context("the server is gone")?;
+        let message = control
+            .next(Some(deadline))?
+            .context("the server is gone")?;
         if message.case == number && message.token == OUTCOME {
             return Ok(Outcome::decode(&message.value));
         }
@@ -186,7 +196,10 @@ pub fn server(net: Net, control: &Control) -> Result<()> {
             continue;
         }
         let Some(case) = cases.iter().find(|case| case.full_name() == message.value) else {
-            bail!("the client asks for '{}', which is not known here", message.value);
+            bail!(
+                "the client asks for '{}', which is not known here",
+                message.value
+            );
         };
         let outcome = run_in_child(net, case, case.server, message.case, control)?;
         control.send(message.case, OUTCOME, &outcome.encode())?;

@@ -211,7 +211,10 @@ impl Sock {
                 Ok(n) => sent += n as u64,
                 Err(Errno::EAGAIN) => {
                     // TCP goes on taking bytes while the peer's window opens.
-                    if self.poll(PollFlags::EPOLLOUT, Duration::from_millis(200))?.is_empty() {
+                    if self
+                        .poll(PollFlags::EPOLLOUT, Duration::from_millis(200))?
+                        .is_empty()
+                    {
                         return Ok(sent);
                     }
                 }

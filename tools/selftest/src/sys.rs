@@ -227,7 +227,9 @@ pub fn send_fd(fd: BorrowedFd, what: BorrowedFd) -> Result<()> {
         (*cmsg).cmsg_level = libc::SOL_SOCKET;
         (*cmsg).cmsg_type = libc::SCM_RIGHTS;
         (*cmsg).cmsg_len = libc::CMSG_LEN(4) as _;
-        libc::CMSG_DATA(cmsg).cast::<RawFd>().write_unaligned(what.as_raw_fd());
+        libc::CMSG_DATA(cmsg)
+            .cast::<RawFd>()
+            .write_unaligned(what.as_raw_fd());
         count(libc::sendmsg(fd.as_raw_fd(), &msg, 0)).map(drop)
     }
 }
@@ -252,7 +254,9 @@ pub fn recv_fd(fd: BorrowedFd) -> Result<OwnedFd> {
         if cmsg.is_null() || (*cmsg).cmsg_type != libc::SCM_RIGHTS {
             return Err(Errno::EPROTO);
         }
-        Ok(OwnedFd::from_raw_fd(libc::CMSG_DATA(cmsg).cast::<RawFd>().read_unaligned()))
+        Ok(OwnedFd::from_raw_fd(
+            libc::CMSG_DATA(cmsg).cast::<RawFd>().read_unaligned(),
+        ))
     }
 }
 
@@ -276,7 +280,11 @@ extern "C" fn count_signal(_: i32) {
 /// Counts the signals of one kind from now on instead of what they would do.
 pub fn catch(signal: Signal, restart: bool) -> Result<()> {
     SIGNALS.store(0, Ordering::SeqCst);
-    let flags = if restart { SaFlags::SA_RESTART } else { SaFlags::empty() };
+    let flags = if restart {
+        SaFlags::SA_RESTART
+    } else {
+        SaFlags::empty()
+    };
     let action = SigAction::new(SigHandler::Handler(count_signal), flags, SigSet::empty());
     // SAFETY: The handler only adds to an atomic.
     unsafe { nix::sys::signal::sigaction(signal, &action) }.map(drop)
@@ -342,7 +350,12 @@ impl GuardedPage {
         // SAFETY: The pointer stays within the page; what lies behind faults in the kernel.
         unsafe {
             let start = self.0.add(PAGE - before);
-            count(libc::send(fd.as_raw_fd(), start.cast(), before + after, libc::MSG_NOSIGNAL))
+            count(libc::send(
+                fd.as_raw_fd(),
+                start.cast(),
+                before + after,
+                libc::MSG_NOSIGNAL,
+            ))
         }
     }
 
@@ -427,12 +440,26 @@ pub struct Mapping {
 impl Mapping {
     /// Maps `path`, for writing too if `write` says so.
     pub fn new(path: &std::path::Path, write: bool) -> std::io::Result<Self> {
-        let file = std::fs::File::options().read(true).write(write).open(path)?;
+        let file = std::fs::File::options()
+            .read(true)
+            .write(write)
+            .open(path)?;
         let len = file.metadata()?.len() as usize;
-        let prot = if write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let prot = if write {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
         // SAFETY: A new mapping at an address of the kernel's choice.
         let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if start == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
@@ -450,7 +477,9 @@ impl Mapping {
     pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
         let n = to.len().min(self.len.saturating_sub(at));
         // SAFETY: `at + n` is within the mapping. Others may write meanwhile: the bytes are data only.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.add(at.min(self.len)), to.as_mut_ptr(), n) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.start.add(at.min(self.len)), to.as_mut_ptr(), n)
+        };
         n
     }
 

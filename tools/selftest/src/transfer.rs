@@ -85,17 +85,26 @@ impl Transfer {
             anyhow::Ok(moved)
         })?;
         let seconds = start.elapsed().as_secs_f64();
-        println!("moved {moved} bytes in {seconds:.2} s, {:.1} MB/s", moved as f64 / seconds / 1e6);
+        println!(
+            "moved {moved} bytes in {seconds:.2} s, {:.1} MB/s",
+            moved as f64 / seconds / 1e6
+        );
         Ok(())
     }
 
     /// Whether `error` is how the transfer is to end. Says when it came.
     fn is_end(&self, what: &str, error: Errno, since: Instant) -> Result<()> {
         // The other direction may have taken the error of the socket.
-        let expected = Some(error) == self.until
-            || (self.until.is_some() && matches!(error, Errno::EPIPE | Errno::UnknownErrno));
-        ensure!(expected, "{what}: {error} after {:.3} s without progress", since.elapsed().as_secs_f64());
-        println!("{what} {error:?} after {:.3} s without progress", since.elapsed().as_secs_f64());
+        let expected = Some(error) == self.until || (self.until.is_some() && error == Errno::EPIPE);
+        ensure!(
+            expected,
+            "{what}: {error} after {:.3} s without progress",
+            since.elapsed().as_secs_f64()
+        );
+        println!(
+            "{what} {error:?} after {:.3} s without progress",
+            since.elapsed().as_secs_f64()
+        );
         Ok(())
     }
 
@@ -108,7 +117,9 @@ impl Transfer {
             if left == 0 {
                 break;
             }
-            let part = buf.get_mut(..left.min(PART as u64) as usize).context("part")?;
+            let part = buf
+                .get_mut(..left.min(PART as u64) as usize)
+                .context("part")?;
             content.fill(at, part);
             let mut sent = 0;
             while sent < part.len() {

@@ -23,7 +23,11 @@ pub const CASES: &[Case] = &[
     Case::stream("accept_inherits_options", one_client, inherit_server),
     Case::stream("listen_backlog_full", backlog_client, backlog_server).fgdp(),
     Case::stream("listen_closed_with_waiting", closed_client, closed_server),
-    Case::stream("listen_shutdown", listen_shutdown_client, listen_shutdown_server),
+    Case::stream(
+        "listen_shutdown",
+        listen_shutdown_client,
+        listen_shutdown_server,
+    ),
     Case::stream("listen_connect", listen_connect, idle),
 ];
 
@@ -74,7 +78,10 @@ fn flags_server(ctx: &mut Ctx) -> Result<()> {
     listener.set_nonblocking(true)?;
     // O_NONBLOCK of the listener is not the accepted socket's.
     let (plain, _) = listener.accept_from(0)?;
-    want!((plain.is_nonblocking()?, is_cloexec(&plain)?), (false, false));
+    want!(
+        (plain.is_nonblocking()?, is_cloexec(&plain)?),
+        (false, false)
+    );
     listener.wait_for(PollFlags::EPOLLIN)?;
     let (both, _) = listener.accept_from(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)?;
     want!((both.is_nonblocking()?, is_cloexec(&both)?), (true, true));
@@ -127,7 +134,12 @@ fn inherit_server(ctx: &mut Ctx) -> Result<()> {
     listener.listen(4)?;
     ctx.tell_value("port", port)?;
     let sock = listener.accept()?;
-    for option in [libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_RCVLOWAT, libc::SO_TYPE] {
+    for option in [
+        libc::SO_SNDBUF,
+        libc::SO_RCVBUF,
+        libc::SO_RCVLOWAT,
+        libc::SO_TYPE,
+    ] {
         same!(sock.get(option)?, listener.get(option)?);
     }
     want!(listener.get(libc::SO_ACCEPTCONN), Ok(1));

@@ -13,18 +13,38 @@ use crate::sock::{Sock, PATIENCE};
 use crate::{same, sys, want};
 
 pub const CASES: &[Case] = &[
-    Case::stream("close_delivers_what_was_sent", delivers_client, delivers_server),
-    Case::records("close_delivers_what_was_sent", delivers_client, delivers_server),
+    Case::stream(
+        "close_delivers_what_was_sent",
+        delivers_client,
+        delivers_server,
+    ),
+    Case::records(
+        "close_delivers_what_was_sent",
+        delivers_client,
+        delivers_server,
+    ),
     Case::stream("close_with_unread_resets", unread_client, unread_server),
     Case::stream("close_wakes_reader", wakes_client, wakes_server),
     Case::stream("close_wakes_poll", wakes_poll_client, wakes_server),
     Case::stream("close_peer_epipe", epipe_client, close_server),
     Case::stream("close_peer_sigpipe", sigpipe_client, close_server),
-    Case::stream("close_blocked_writer", blocked_writer_client, blocked_writer_server),
+    Case::stream(
+        "close_blocked_writer",
+        blocked_writer_client,
+        blocked_writer_server,
+    ),
     Case::stream("linger_zero_resets", linger_zero_client, reset_server),
     Case::stream("linger_waits", linger_client, linger_server),
-    Case::stream("linger_gives_up", linger_gives_up_client, linger_late_server),
-    Case::stream("close_while_connecting", connecting_client, connecting_server),
+    Case::stream(
+        "linger_gives_up",
+        linger_gives_up_client,
+        linger_late_server,
+    ),
+    Case::stream(
+        "close_while_connecting",
+        connecting_client,
+        connecting_server,
+    ),
 ];
 
 const BYTES: usize = 12_000;

@@ -16,7 +16,11 @@ pub const CASES: &[Case] = &[
     Case::stream("connect_nonblock", nonblock_client, nonblock_server),
     Case::stream("connect_refused", refused_client, refused_server),
     Case::records("connect_refused", refused_client, refused_server),
-    Case::stream("connect_refused_nonblock", refused_nonblock_client, no_listener),
+    Case::stream(
+        "connect_refused_nonblock",
+        refused_nonblock_client,
+        no_listener,
+    ),
     Case::stream("connect_unknown_guest", unknown_guest, idle).fgdp(),
     Case::stream("connect_bad_name", bad_name_client, listen_until_done),
     Case::stream("connect_wrong_type", wrong_type_client, listen_until_done).fgdp(),
@@ -94,7 +98,8 @@ fn refused_client(ctx: &mut Ctx) -> Result<()> {
     want!(sock.connect(&name), Err(Errno::ECONNREFUSED));
     ctx.tell("refused")?;
     ctx.wait("listening")?;
-    sock.connect(&name).context("the same socket, now that somebody listens")?;
+    sock.connect(&name)
+        .context("the same socket, now that somebody listens")?;
     want!(sock.send(b"ok"), Ok(2));
     Ok(())
 }
@@ -123,7 +128,10 @@ fn refused_nonblock_client(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn unknown_guest(ctx: &mut Ctx) -> Result<()> {
-    let nobody = Net::Fgdp { family: ctx.net.domain() as u8, peer: [0xee; 16] };
+    let nobody = Net::Fgdp {
+        family: ctx.net.domain() as u8,
+        peer: [0xee; 16],
+    };
     let sock = ctx.socket()?;
     want!(sock.connect(&nobody.remote(4711)), Err(Errno::EHOSTUNREACH));
     sock.set_nonblocking(true)?;
@@ -140,7 +148,10 @@ fn bad_name_client(ctx: &mut Ctx) -> Result<()> {
     let name = ctx.server_name()?;
     let sock = ctx.socket()?;
     want!(sock.connect(&name[..1]), Err(Errno::EINVAL));
-    want!(sock.connect(&name[..name.len() / 2 - 1]), Err(Errno::EINVAL));
+    want!(
+        sock.connect(&name[..name.len() / 2 - 1]),
+        Err(Errno::EINVAL)
+    );
     let mut other = name.clone();
     other[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
     want!(sock.connect(&other), Err(Errno::EAFNOSUPPORT));
@@ -153,7 +164,8 @@ fn bad_name_client(ctx: &mut Ctx) -> Result<()> {
     // A longer name than needed is fine, as for every family.
     let mut longer = name;
     longer.extend_from_slice(&[0; 8]);
-    sock.connect(&longer).context("with a name that is longer than needed")?;
+    sock.connect(&longer)
+        .context("with a name that is longer than needed")?;
     ctx.tell("done")
 }
 
@@ -183,14 +195,23 @@ fn twice_server(ctx: &mut Ctx) -> Result<()> {
 
 fn socket_types(ctx: &mut Ctx) -> Result<()> {
     let domain = ctx.net.domain();
-    want!(Sock::new(domain, libc::SOCK_RDM), Err(Errno::ESOCKTNOSUPPORT));
+    want!(
+        Sock::new(domain, libc::SOCK_RDM),
+        Err(Errno::ESOCKTNOSUPPORT)
+    );
     want!(
         sys::socket(domain, libc::SOCK_STREAM, 99),
         Err(Errno::EPROTONOSUPPORT)
     );
-    want!(sys::socketpair(domain, libc::SOCK_STREAM), Err(Errno::EOPNOTSUPP));
+    want!(
+        sys::socketpair(domain, libc::SOCK_STREAM),
+        Err(Errno::EOPNOTSUPP)
+    );
     if ctx.net.is_fgdp() {
-        want!(Sock::new(domain, libc::SOCK_DGRAM), Err(Errno::ESOCKTNOSUPPORT));
+        want!(
+            Sock::new(domain, libc::SOCK_DGRAM),
+            Err(Errno::ESOCKTNOSUPPORT)
+        );
         let name = fgdp_name(domain as u16, 0, 0, &[0; 16]);
         same!(name.len(), 24);
     }

@@ -112,7 +112,14 @@ fn splice_nonblock_client(ctx: &mut Ctx) -> Result<()> {
     sock.expect_eof()?;
     let (_read, write): (OwnedFd, OwnedFd) = nix::unistd::pipe()?;
     // At the end of the stream there is nothing to wait for.
-    got += splice(&sock, None, &write, None, 100, SpliceFFlags::SPLICE_F_NONBLOCK)?;
+    got += splice(
+        &sock,
+        None,
+        &write,
+        None,
+        100,
+        SpliceFFlags::SPLICE_F_NONBLOCK,
+    )?;
     same!(got, BYTES);
     Ok(())
 }

@@ -103,7 +103,10 @@ fn waitall_client(ctx: &mut Ctx) -> Result<()> {
     want!(sock.recv_flags(&mut buf, libc::MSG_WAITALL), Ok(1000));
     ctx.pattern(0).check(0, &buf)?;
     // What is there does without waiting for all.
-    want!(sock.recv_flags(&mut buf, libc::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    want!(
+        sock.recv_flags(&mut buf, libc::MSG_DONTWAIT),
+        Err(Errno::EAGAIN)
+    );
     ctx.tell("done")
 }
 
@@ -128,11 +131,17 @@ fn waitall_eof_client(ctx: &mut Ctx) -> Result<()> {
 fn dontwait_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
     let mut buf = [0; 200];
-    want!(sock.recv_flags(&mut buf, libc::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    want!(
+        sock.recv_flags(&mut buf, libc::MSG_DONTWAIT),
+        Err(Errno::EAGAIN)
+    );
     ctx.tell("ready")?;
     sock.wait_for(PollFlags::EPOLLIN)?;
     want!(sock.recv_flags(&mut buf, libc::MSG_DONTWAIT), Ok(100));
-    want!(sock.recv_flags(&mut buf, libc::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    want!(
+        sock.recv_flags(&mut buf, libc::MSG_DONTWAIT),
+        Err(Errno::EAGAIN)
+    );
     ctx.wait("sent")?;
     ctx.tell("done")
 }

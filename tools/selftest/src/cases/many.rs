@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollFlags as PollFlags, EpollTimeout};
+use nix::sys::epoll::{
+    Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollFlags as PollFlags, EpollTimeout,
+};
 use nix::sys::resource::{setrlimit, Resource};
 
 use crate::case::{Case, Ctx};
@@ -25,7 +27,10 @@ fn many_client(ctx: &mut Ctx) -> Result<()> {
     let name = ctx.server_name()?;
     let mut all: Vec<Sock> = Vec::with_capacity(MANY);
     for index in 0..MANY {
-        all.push(ctx.dial_name(&name).with_context(|| format!("connection {index}"))?);
+        all.push(
+            ctx.dial_name(&name)
+                .with_context(|| format!("connection {index}"))?,
+        );
     }
     for round in 0..3u64 {
         for (index, sock) in (0u64..).zip(&all) {
@@ -33,7 +38,9 @@ fn many_client(ctx: &mut Ctx) -> Result<()> {
             want!(sock.send(&bytes), Ok(500));
         }
         for (index, sock) in (0u64..).zip(&all) {
-            let bytes = sock.recv_exact(500).with_context(|| format!("connection {index}"))?;
+            let bytes = sock
+                .recv_exact(500)
+                .with_context(|| format!("connection {index}"))?;
             ctx.pattern(index * 4 + round).check(0, &bytes)?;
         }
     }
@@ -57,12 +64,17 @@ fn many_server(ctx: &mut Ctx) -> Result<()> {
         for event in &events[..n] {
             if event.data() == listening {
                 let sock = listener.accept()?;
-                epoll.add(&sock, EpollEvent::new(EpollFlags::EPOLLIN, all.len() as u64))?;
+                epoll.add(
+                    &sock,
+                    EpollEvent::new(EpollFlags::EPOLLIN, all.len() as u64),
+                )?;
                 all.push(Some(sock));
                 open += 1;
                 continue;
             }
-            let slot = all.get_mut(event.data() as usize).context("an unknown event")?;
+            let slot = all
+                .get_mut(event.data() as usize)
+                .context("an unknown event")?;
             let sock = slot.as_ref().context("an event for a closed socket")?;
             match sock.recv_flags(&mut buf, libc::MSG_DONTWAIT) {
                 Ok(0) => {
@@ -82,7 +94,9 @@ fn many_server(ctx: &mut Ctx) -> Result<()> {
 fn storm_client(ctx: &mut Ctx) -> Result<()> {
     let name = ctx.server_name()?;
     for index in 0..STORM {
-        let sock = ctx.dial_name(&name).with_context(|| format!("connection {index}"))?;
+        let sock = ctx
+            .dial_name(&name)
+            .with_context(|| format!("connection {index}"))?;
         match index % 4 {
             // Closed at once, shut down, with a byte, and with an answer.
             0 => {}
@@ -90,7 +104,11 @@ fn storm_client(ctx: &mut Ctx) -> Result<()> {
             2 => want!(sock.send(b"x"), Ok(1)),
             _ => {
                 want!(sock.send(b"?"), Ok(1));
-                same!(sock.recv_exact(1).with_context(|| format!("connection {index}"))?, b"!");
+                same!(
+                    sock.recv_exact(1)
+                        .with_context(|| format!("connection {index}"))?,
+                    b"!"
+                );
             }
         }
     }
@@ -101,7 +119,9 @@ fn storm_client(ctx: &mut Ctx) -> Result<()> {
 fn reset_storm_client(ctx: &mut Ctx) -> Result<()> {
     let name = ctx.server_name()?;
     for index in 0..STORM {
-        let sock = ctx.dial_name(&name).with_context(|| format!("connection {index}"))?;
+        let sock = ctx
+            .dial_name(&name)
+            .with_context(|| format!("connection {index}"))?;
         if index % 2 == 0 {
             want!(sock.send(b"?"), Ok(1));
             sock.wait_for(PollFlags::EPOLLIN)?;
@@ -114,10 +134,15 @@ fn reset_storm_client(ctx: &mut Ctx) -> Result<()> {
 fn storm_server(ctx: &mut Ctx) -> Result<()> {
     let listener = ctx.serve(128)?;
     for index in 0..STORM {
-        let sock = listener.accept().with_context(|| format!("connection {index}"))?;
+        let sock = listener
+            .accept()
+            .with_context(|| format!("connection {index}"))?;
         let mut buf = [0; 8];
         match sock.recv(&mut buf) {
-            Ok(1) if buf[0] == b'?' => want!(sock.send(b"!"), Ok(1) | Err(Errno::EPIPE | Errno::ECONNRESET)),
+            Ok(1) if buf[0] == b'?' => want!(
+                sock.send(b"!"),
+                Ok(1) | Err(Errno::EPIPE | Errno::ECONNRESET)
+            ),
             Ok(0 | 1) | Err(Errno::ECONNRESET) => {}
             other => want!(other, Ok(0)),
         }
@@ -150,7 +175,9 @@ fn blocked_client(ctx: &mut Ctx) -> Result<()> {
             .collect();
         ctx.tell("writing")?;
         for writer in writers {
-            writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
+            writer
+                .join()
+                .map_err(|_| anyhow::anyhow!("a writer panicked"))??;
         }
         anyhow::Ok(())
     })

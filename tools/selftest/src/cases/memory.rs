@@ -28,7 +28,10 @@ fn hundred_server(ctx: &mut Ctx) -> Result<()> {
 
 fn send_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
-    want!(sys::send_null(sock.as_fd(), 100, libc::MSG_NOSIGNAL), Err(Errno::EFAULT));
+    want!(
+        sys::send_null(sock.as_fd(), 100, libc::MSG_NOSIGNAL),
+        Err(Errno::EFAULT)
+    );
     if ctx.kind == Kind::SeqPacket {
         // Of a record not even the part that could be read.
         let page = GuardedPage::new()?;

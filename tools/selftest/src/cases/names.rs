@@ -44,7 +44,9 @@ fn in_use(ctx: &mut Ctx) -> Result<()> {
     first.listen(1)?;
     want!(second.bind(&ctx.net.local(port)), Err(Errno::EADDRINUSE));
     drop(first);
-    second.bind(&ctx.net.local(port)).context("after the first was closed")?;
+    second
+        .bind(&ctx.net.local(port))
+        .context("after the first was closed")?;
     Ok(())
 }
 
@@ -78,7 +80,9 @@ fn other_guest(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn reserved(ctx: &mut Ctx) -> Result<()> {
-    ctx.socket()?.bind(&ctx.net.local(1023)).context("as root")?;
+    ctx.socket()?
+        .bind(&ctx.net.local(1023))
+        .context("as root")?;
     // This process ends with the case, so it need not become root again.
     setuid(Uid::from_raw(65534)).context("setuid")?;
     want!(ctx.socket()?.bind(&ctx.net.local(1023)), Err(Errno::EACCES));
@@ -93,7 +97,10 @@ fn names_client(ctx: &mut Ctx) -> Result<()> {
     sock.connect(&name).context("connect")?;
     let own = sock.name()?;
     same!(ctx.net.port_of(&own)?, port);
-    same!(ctx.net.port_of(&sock.peer_name()?)?, ctx.net.port_of(&name)?);
+    same!(
+        ctx.net.port_of(&sock.peer_name()?)?,
+        ctx.net.port_of(&name)?
+    );
     ctx.tell_value("name", hex(&own))?;
     ctx.tell_value("peer", hex(&sock.peer_name()?))?;
     ctx.wait("done")?;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags as PollFlags;
 
 use crate::case::{Case, Ctx};
-use crate::sock::{SIOCINQ, PATIENCE};
+use crate::sock::{PATIENCE, SIOCINQ};
 use crate::{same, want};
 
 pub const CASES: &[Case] = &[
@@ -20,7 +20,11 @@ pub const CASES: &[Case] = &[
     Case::stream("so_rcvlowat_eof", rcvlowat_eof_client, rcvlowat_eof_server),
     Case::stream("so_rcvtimeo", rcvtimeo_client, keep_server),
     Case::records("so_rcvtimeo", rcvtimeo_client, keep_server),
-    Case::stream("so_rcvtimeo_partial", rcvtimeo_partial_client, rcvtimeo_partial_server),
+    Case::stream(
+        "so_rcvtimeo_partial",
+        rcvtimeo_partial_client,
+        rcvtimeo_partial_server,
+    ),
     Case::stream("so_sndtimeo", sndtimeo_client, keep_server),
     Case::stream("so_linger_reads_back", linger, idle),
     Case::stream("so_unknown", unknown, idle),
@@ -40,7 +44,11 @@ fn type_domain(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.socket()?;
     same!(sock.get(libc::SO_TYPE)?, ctx.kind.number());
     same!(sock.get(libc::SO_DOMAIN)?, ctx.net.domain());
-    let protocol = if ctx.net.is_fgdp() { 0 } else { libc::IPPROTO_TCP };
+    let protocol = if ctx.net.is_fgdp() {
+        0
+    } else {
+        libc::IPPROTO_TCP
+    };
     same!(sock.get(libc::SO_PROTOCOL)?, protocol);
     same!(sock.get(libc::SO_ACCEPTCONN)?, 0);
     same!(sock.get(libc::SO_ERROR)?, 0);
@@ -53,7 +61,11 @@ fn type_domain(ctx: &mut Ctx) -> Result<()> {
 fn buffer_sizes(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.socket()?;
     for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
-        ensure!(sock.get(option)? > 4096, "a default of {}", sock.get(option)?);
+        ensure!(
+            sock.get(option)? > 4096,
+            "a default of {}",
+            sock.get(option)?
+        );
         sock.set(option, 40_000)?;
         // Twice, as for every family: the kernel counts its own overhead.
         same!(sock.get(option)?, 80_000);
@@ -81,7 +93,10 @@ fn rcvlowat_client(ctx: &mut Ctx) -> Result<()> {
     while sock.ioctl(SIOCINQ)? < 60 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    same!(sock.poll(PollFlags::EPOLLIN, Duration::from_millis(100))?, PollFlags::empty());
+    same!(
+        sock.poll(PollFlags::EPOLLIN, Duration::from_millis(100))?,
+        PollFlags::empty()
+    );
     want!(sock.recv_flags(&mut [0; 200], libc::MSG_DONTWAIT), Ok(60));
     ctx.tell("second")?;
     want!(sock.poll(PollFlags::EPOLLIN, PATIENCE)?, PollFlags::EPOLLIN);
@@ -96,7 +111,8 @@ fn rcvlowat_server(ctx: &mut Ctx) -> Result<()> {
     ctx.wait("second")?;
     // Enough alone: the client took the first.
     want!(sock.send(&[2; 100]), Ok(100));
-    sock.wait_for(PollFlags::EPOLLRDHUP | PollFlags::EPOLLIN).map(drop)
+    sock.wait_for(PollFlags::EPOLLRDHUP | PollFlags::EPOLLIN)
+        .map(drop)
 }
 
 fn rcvlowat_eof_client(ctx: &mut Ctx) -> Result<()> {

@@ -44,7 +44,10 @@ fn masks_client(ctx: &mut Ctx) -> Result<()> {
     sock.wait_for(ended)?;
     same!(sock.events()?, ended | PollFlags::EPOLLOUT);
     sock.shutdown(libc::SHUT_WR)?;
-    same!(sock.events()?, ended | PollFlags::EPOLLOUT | PollFlags::EPOLLHUP);
+    same!(
+        sock.events()?,
+        ended | PollFlags::EPOLLOUT | PollFlags::EPOLLHUP
+    );
     Ok(())
 }
 
@@ -68,9 +71,15 @@ fn masks_server(ctx: &mut Ctx) -> Result<()> {
 fn writable_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
     let sent = sock.fill(ctx.pattern(0))?;
-    same!(sock.poll(PollFlags::EPOLLOUT, Duration::ZERO)?, PollFlags::empty());
+    same!(
+        sock.poll(PollFlags::EPOLLOUT, Duration::ZERO)?,
+        PollFlags::empty()
+    );
     ctx.tell_value("full", sent)?;
-    want!(sock.poll(PollFlags::EPOLLOUT, PATIENCE)?, PollFlags::EPOLLOUT);
+    want!(
+        sock.poll(PollFlags::EPOLLOUT, PATIENCE)?,
+        PollFlags::EPOLLOUT
+    );
     want!(sock.send_flags(&[1; 512], libc::MSG_DONTWAIT), Ok(512));
     drop(sock);
     ctx.wait("drained")
@@ -99,7 +108,11 @@ impl Watch {
         let mut events = [EpollEvent::empty()];
         let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::NONE);
         let n = self.0.wait(&mut events, timeout)?;
-        Ok(if n == 0 { EpollFlags::empty() } else { events[0].events() })
+        Ok(if n == 0 {
+            EpollFlags::empty()
+        } else {
+            events[0].events()
+        })
     }
 
     fn expect(&self, flags: EpollFlags) -> Result<()> {

@@ -170,7 +170,9 @@ fn program_client(ctx: &mut Ctx) -> Result<()> {
             anyhow::Ok(())
         });
         let back = sock.recv_to_end()?;
-        writer.join().map_err(|_| anyhow!("the writer panicked"))??;
+        writer
+            .join()
+            .map_err(|_| anyhow!("the writer panicked"))??;
         anyhow::Ok(back)
     })?;
     same!(back.len(), content.len());
@@ -226,6 +228,8 @@ fn netns(ctx: &mut Ctx) -> Result<()> {
         Err(Errno::EAFNOSUPPORT)
     );
     // A socket stays in the namespace that it was made in.
-    before.bind(&ctx.net.any()).context("a socket of the first namespace")?;
+    before
+        .bind(&ctx.net.any())
+        .context("a socket of the first namespace")?;
     Ok(())
 }

@@ -48,7 +48,10 @@ fn borders_server(ctx: &mut Ctx) -> Result<()> {
         same!(flags & (libc::MSG_EOR | libc::MSG_TRUNC), libc::MSG_EOR);
         ctx.pattern(size as u64).check(0, &buf[..n])?;
     }
-    want!(sock.recv_flags(&mut buf, libc::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    want!(
+        sock.recv_flags(&mut buf, libc::MSG_DONTWAIT),
+        Err(Errno::EAGAIN)
+    );
     ctx.tell("read")
 }
 
@@ -167,7 +170,10 @@ fn full_client(ctx: &mut Ctx) -> Result<()> {
         ensure!(sent < 100_000, "never full");
     }
     ctx.tell_value("sent", sent)?;
-    want!(sock.poll(PollFlags::EPOLLOUT, crate::sock::PATIENCE)?, PollFlags::EPOLLOUT);
+    want!(
+        sock.poll(PollFlags::EPOLLOUT, crate::sock::PATIENCE)?,
+        PollFlags::EPOLLOUT
+    );
     want!(sock.send(b"last"), Ok(4));
     Ok(())
 }

@@ -17,8 +17,16 @@ pub const CASES: &[Case] = &[
     Case::records("shut_wr_half_close", half_close_client, half_close_server),
     Case::stream("shut_rd", shut_rd_client, shut_rd_server),
     Case::stream("shut_rdwr", shut_rdwr_client, eof_server),
-    Case::stream("shut_client_first", client_first_client, client_first_server),
-    Case::stream("shut_server_first", server_first_client, server_first_server),
+    Case::stream(
+        "shut_client_first",
+        client_first_client,
+        client_first_server,
+    ),
+    Case::stream(
+        "shut_server_first",
+        server_first_client,
+        server_first_server,
+    ),
     Case::stream("shut_at_once", at_once_client, at_once_server),
     Case::stream("shut_bad_how", bad_how_client, eof_server),
     Case::stream("shut_wakes_reader", wakes_reader_client, wait_server),
@@ -206,6 +214,10 @@ fn full_server(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.accept_one()?;
     let sent: usize = ctx.wait_value("sent")?.parse()?;
     let all = sock.recv_to_end()?;
-    ensure!(all.len() == sent, "{} of {sent} bytes came before the end", all.len());
+    ensure!(
+        all.len() == sent,
+        "{} of {sent} bytes came before the end",
+        all.len()
+    );
     ctx.pattern(0).check(0, &all)
 }

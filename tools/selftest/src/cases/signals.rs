@@ -132,7 +132,10 @@ fn killed_client(ctx: &mut Ctx) -> Result<()> {
     ctx.wait("accepted")?;
     std::thread::sleep(TICK);
     kill(child, Signal::SIGKILL)?;
-    want!(waitpid(child, None)?, WaitStatus::Signaled(_, Signal::SIGKILL, _));
+    want!(
+        waitpid(child, None)?,
+        WaitStatus::Signaled(_, Signal::SIGKILL, _)
+    );
     Ok(())
 }
 
@@ -153,7 +156,10 @@ fn killed_writer_client(ctx: &mut Ctx) -> Result<()> {
     drop(sock);
     std::thread::sleep(TICK);
     kill(child, Signal::SIGKILL)?;
-    want!(waitpid(child, None)?, WaitStatus::Signaled(_, Signal::SIGKILL, _));
+    want!(
+        waitpid(child, None)?,
+        WaitStatus::Signaled(_, Signal::SIGKILL, _)
+    );
     ctx.tell_value("killed", sent)
 }
 

@@ -17,7 +17,12 @@ pub const CASES: &[Case] = &[
     Case::stream("stream_small_writes", small_client, small_server).within(120),
     Case::stream("stream_slow_reader", slow_client, slow_server).within(120),
     Case::stream("stream_ping_pong", ping_client, pong_server).within(120),
-    Case::stream("stream_small_buffers", small_buffers_client, small_buffers_server).within(120),
+    Case::stream(
+        "stream_small_buffers",
+        small_buffers_client,
+        small_buffers_server,
+    )
+    .within(120),
     Case::stream("stream_stop_and_go", stop_client, stop_server).within(120),
 ];
 

@@ -34,7 +34,10 @@ fn server(ctx: &mut Ctx) -> Result<()> {
             got += n;
         }
         ctx.pattern(round).check(0, &buf)?;
-        want!(sys::uring_send(&mut ring, sock.as_fd(), &buf[..100]), Ok(100));
+        want!(
+            sys::uring_send(&mut ring, sock.as_fd(), &buf[..100]),
+            Ok(100)
+        );
     }
     want!(sys::uring_recv(&mut ring, sock.as_fd(), &mut buf), Ok(0));
     Ok(())
