@@ -28,10 +28,12 @@ mod kunit;
 mod lane;
 mod listen;
 mod listing;
+mod netlink;
 mod peer;
 mod poll;
 mod port;
 mod rx;
+mod snapshot;
 mod spin;
 mod stack;
 mod storage;
@@ -41,6 +43,7 @@ mod tx;
 use device::{Device, Port};
 use family::AfFgdp;
 use listing::Listings;
+use netlink::Netlink;
 use stack::Stack;
 use sys::net::addr::Watch;
 use sys::net::family::Registration;
@@ -78,6 +81,7 @@ module! {
 /// What the module holds. Dropped in this order: no readers, no new sockets, no new devices, no work.
 struct Fgdp {
     _watch: Watch<Stack>,
+    _netlink: sys::genl::Registration<Netlink>,
     _listings: Listings,
     _family: Registration<AfFgdp>,
     _virtio: transport::virtio::Registration<Attacher>,
@@ -131,11 +135,13 @@ impl kernel::Module for Fgdp {
         let virtio = transport::virtio::register(module, mode, attacher)?;
         let watch = Watch::new(stack.clone())?;
         let listings = Listings::new(&stack)?;
+        let netlink = sys::genl::Registration::new(module, Netlink::new(&stack))?;
         let family = Registration::new(module, number, stack).inspect_err(|_| {
             pr_err!("family {} is in use: give another number by the parameter family\n", number);
         })?;
         Ok(Fgdp {
             _watch: watch,
+            _netlink: netlink,
             _listings: listings,
             _family: family,
             _virtio: virtio,

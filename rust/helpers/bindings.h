@@ -20,6 +20,7 @@
 #include <linux/interrupt.h>
 #include <linux/capability.h>
 #include <net/addrconf.h>
+#include <net/genetlink.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <net/tcp_states.h>

@@ -6,6 +6,7 @@
 #include "bindings.h"
 
 #include "addr.c"
+#include "genl.c"
 #include "lock.c"
 #include "proc.c"
 #include "shm.c"

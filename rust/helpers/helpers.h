@@ -27,11 +27,14 @@ enum fgdp_const {
 
 struct completion;
 struct file;
+struct genl_family;
 struct net;
+struct netlink_callback;
 struct poll_table_struct;
 struct proc_dir_entry;
 struct scatterlist;
 struct seq_file;
+struct sk_buff;
 struct sock;
 struct socket;
 struct socket_wq;
@@ -91,6 +94,13 @@ void fgdp_helper_lockdep_assert_held(struct spinlock *lock);
 
 struct proc_dir_entry *fgdp_helper_proc_net_mkdir(const char *name);
 void *fgdp_helper_seq_pde_data(const struct seq_file *m);
+
+void *fgdp_helper_genl_dump_put(struct sk_buff *skb, struct netlink_callback *cb);
+void fgdp_helper_genlmsg_end(struct sk_buff *skb, void *hdr);
+void fgdp_helper_genlmsg_cancel(struct sk_buff *skb, void *hdr);
+u8 fgdp_helper_genl_dump_cmd(struct netlink_callback *cb);
+const struct genl_family *fgdp_helper_genl_dump_family(struct netlink_callback *cb);
+u64 *fgdp_helper_genl_dump_cursor(struct netlink_callback *cb);
 
 struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
 

@@ -3,6 +3,7 @@
 //! Safe wrappers over the kernel's C interfaces: the only unsafe code of the module.
 
 pub(crate) mod ffi;
+pub(crate) mod genl;
 pub(crate) mod iov;
 pub(crate) mod irqlock;
 pub(crate) mod lock;
@@ -11,5 +12,6 @@ pub(crate) mod pci;
 pub(crate) mod proc;
 pub(crate) mod shm;
 pub(crate) mod task;
+pub(crate) mod uapi;
 pub(crate) mod virtio;
 pub(crate) mod work;

@@ -34,4 +34,122 @@ struct sockaddr_fgdp {
 	__u8 sfg_guest[FGDP_GUEST_ID_LEN];
 };
 
+/*
+ * The generic netlink family: every command is a dump that any user of the
+ * initial network namespace may ask for. Numbers are in host byte order; a
+ * "uint" has 4 or 8 bytes. Guest ids have FGDP_GUEST_ID_LEN bytes. Attributes
+ * that a program does not know are to be ignored.
+ */
+#define FGDP_GENL_NAME			"fgdp"
+#define FGDP_GENL_VERSION		1
+
+enum fgdp_cmd {
+	FGDP_CMD_UNSPEC,
+	/* Connections and sockets that listen: FGDP_A_CONN_*. */
+	FGDP_CMD_GET_CONNECTIONS,
+	/* Members of the groups, present or past: FGDP_A_PEER_*. */
+	FGDP_CMD_GET_PEERS,
+	/* Counters, and the settings of the module: FGDP_A_STAT_*. */
+	FGDP_CMD_GET_STATS,
+
+	__FGDP_CMD_MAX,
+	FGDP_CMD_MAX = __FGDP_CMD_MAX - 1
+};
+
+enum fgdp_conn_state {
+	FGDP_CONN_LISTEN = 1,
+	/* The peer has not answered yet. */
+	FGDP_CONN_OPENING,
+	FGDP_CONN_OPEN,
+	/* The socket is closed and the peer has not read everything. */
+	FGDP_CONN_CLOSING,
+	/* Refused, reset, or the channel ended. */
+	FGDP_CONN_DEAD,
+};
+
+enum fgdp_conn_attr {
+	FGDP_A_CONN_UNSPEC,
+	/* u32: the device, in the order of attachment; not of listeners. */
+	FGDP_A_CONN_DEVICE,
+	/* u32: the own id; not of listeners. */
+	FGDP_A_CONN_ID,
+	/* u32: the peer's id, once it is known. */
+	FGDP_A_CONN_PEER_ID,
+	/* u32: enum fgdp_conn_state. */
+	FGDP_A_CONN_STATE,
+	/* u32: SOCK_STREAM or SOCK_SEQPACKET. */
+	FGDP_A_CONN_TYPE,
+	/* Guest id; not of listeners. */
+	FGDP_A_CONN_LOCAL_GUEST,
+	/* u32. */
+	FGDP_A_CONN_LOCAL_PORT,
+	/* Guest id; not of listeners. */
+	FGDP_A_CONN_REMOTE_GUEST,
+	/* u32; not of listeners. */
+	FGDP_A_CONN_REMOTE_PORT,
+	/* uint: bytes received; not of listeners. */
+	FGDP_A_CONN_RX_BYTES,
+	/* uint: bytes sent; not of listeners. */
+	FGDP_A_CONN_TX_BYTES,
+	/* u32: bytes that can be read; of a listener, connections that wait. */
+	FGDP_A_CONN_READABLE,
+	/* u32: bytes that the peer has not read; of a listener, how many may wait. */
+	FGDP_A_CONN_UNACKED,
+	/* u32: size in bytes of the ring that is written to; not of listeners. */
+	FGDP_A_CONN_TX_RING,
+	/* uint: calls that slept for data; not of listeners. */
+	FGDP_A_CONN_RX_WAITS,
+	/* uint: calls that slept for space; not of listeners. */
+	FGDP_A_CONN_TX_WAITS,
+
+	__FGDP_A_CONN_MAX,
+	FGDP_A_CONN_MAX = __FGDP_A_CONN_MAX - 1
+};
+
+enum fgdp_peer_attr {
+	FGDP_A_PEER_UNSPEC,
+	/* u32: the device, in the order of attachment. */
+	FGDP_A_PEER_DEVICE,
+	/* String: "virtio" or "loopback". */
+	FGDP_A_PEER_TRANSPORT,
+	/* u32. */
+	FGDP_A_PEER_SLOT,
+	/* Guest id. */
+	FGDP_A_PEER_GUEST,
+	/* String: the name that the host gave, if it gave one. */
+	FGDP_A_PEER_NAME,
+	/* u32: as in the peer directory. */
+	FGDP_A_PEER_STATE,
+	/* u32: generation of the slot. */
+	FGDP_A_PEER_GENERATION,
+	/* u32: 1 while the channel is up, else 0. */
+	FGDP_A_PEER_CHANNEL_UP,
+	/* u32: lanes of the channel. */
+	FGDP_A_PEER_LANES,
+	/* uint: frames lent to the peer. */
+	FGDP_A_PEER_LENT_FRAMES,
+	/* uint: those of them that are in use. */
+	FGDP_A_PEER_USED_FRAMES,
+	/* uint: frames that the peer lent. */
+	FGDP_A_PEER_ACCEPTED_FRAMES,
+	/* u32: the reason for which the last channel ended, 0: none. */
+	FGDP_A_PEER_LAST_DOWN,
+
+	__FGDP_A_PEER_MAX,
+	FGDP_A_PEER_MAX = __FGDP_A_PEER_MAX - 1
+};
+
+enum fgdp_stat_attr {
+	FGDP_A_STAT_UNSPEC,
+	/* u32: the device; a setting of the module has none. */
+	FGDP_A_STAT_DEVICE,
+	/* String. */
+	FGDP_A_STAT_NAME,
+	/* uint. */
+	FGDP_A_STAT_VALUE,
+
+	__FGDP_A_STAT_MAX,
+	FGDP_A_STAT_MAX = __FGDP_A_STAT_MAX - 1
+};
+
 #endif /* _UAPI_LINUX_FGDP_H */
