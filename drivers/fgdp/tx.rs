@@ -203,20 +203,31 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
         return Err(EAGAIN);
     }
     let ready = || {
+        if conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0 {
+            return Some(());
+        }
         let size = conn.tx_ring_bytes();
-        if size == 0 {
-            // Woken when frames come; a try is cheap.
+        let least = if conn.kind() == Kind::SeqPacket { want } else { 1 };
+        if size < least {
+            // No ring, or a record that does not fit it. Woken when frames come, or when the peer has
+            // read everything: then the ring may be replaced. A try is cheap.
             conn.wants_frames.store(true, Release);
+            let shut = conn.with(|proto, view| {
+                let _drained = proto.arm_drained(view)?;
+                proto.peer_rx_shut(view)
+            });
+            if shut.unwrap_or(true) {
+                return Some(());
+            }
             let _tx = conn.tx.lock();
             return match space(sk, conn, want) {
-                Ok(0) => None,
+                Ok(free) if free < least => None,
                 _ => Some(()),
             };
         }
-        let stop = conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0;
-        let want = if conn.kind() == Kind::SeqPacket { want } else { want.min(size / 2) };
+        let want = worth(conn, want, size);
         let armed = conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
-        (stop || armed.unwrap_or(true)).then_some(())
+        armed.unwrap_or(true).then_some(())
     };
     if crate::spin::until(sk, conn, || look(conn, want)) {
         return Ok(());
@@ -225,13 +236,18 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
     sk.wait(timeo, ready)
 }
 
+/// Free bytes of a ring of `size` that are worth waking for: a record goes as a whole.
+fn worth(conn: &Connection, want: u32, size: u32) -> u32 {
+    if conn.kind() == Kind::SeqPacket { want } else { want.min(size / 2) }
+}
+
 fn look(conn: &Connection, want: u32) -> bool {
     let free = conn.with(|proto, view| {
         let size = proto.tx_ring().map_or(0, |r| r.bytes());
         Ok((proto.tx_space(view)?, size))
     });
     match free {
-        Ok((free, size)) => size != 0 && free >= want.min(size / 2).max(1),
+        Ok((free, size)) => size != 0 && free >= worth(conn, want, size).max(1),
         Err(_) => true,
     }
 }
