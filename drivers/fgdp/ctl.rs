@@ -223,17 +223,20 @@ impl Device {
 
     /// Feeds the state machine of the channel to `slot` and does what it says, until it is content.
     fn feed(self: &Arc<Self>, ctl: &mut Ctl, slot: u32, input: Input) {
-        let mut next = Some(input);
-        // Each action gives at most one input back, and the machine settles after a few.
-        while let Some(input) = next.take() {
+        // Each action gives at most one input back, and the machine settles after a few. One list can
+        // give two: the answer to OPEN, and that the peer's slot is not valid.
+        let mut inputs = [const { None }; 8];
+        inputs[0] = Some(input);
+        while let Some(input) = inputs[0].take() {
+            inputs.rotate_left(1);
             let Some(peer) = ctl.peer(slot) else {
                 return;
             };
             let actions = peer.chan.handle(input);
             for action in actions.iter() {
-                if let Some(input) = self.act(ctl, slot, action) {
-                    // A later action of the same list never waits for this input.
-                    next = Some(input);
+                let input = self.act(ctl, slot, action);
+                if let Some(place) = inputs.iter_mut().find(|i| i.is_none()) {
+                    *place = input;
                 }
             }
         }

@@ -414,7 +414,12 @@ impl Device {
         let slot = channel.peering.slot;
         let mut want = frames;
         while want >= RING_MIN_FRAMES && want > have {
-            let run = self.pool.lock().alloc(slot, want);
+            let mut pool = self.pool.lock();
+            if channel.is_dead() {
+                return None;
+            }
+            let run = pool.alloc(slot, want);
+            drop(pool);
             match run {
                 Ok(pfn) => return Some(Ring { pfn, frames: want }),
                 Err(NoRun::NeedExtent(units)) => {
@@ -438,10 +443,13 @@ impl Device {
 
     /// Gives the frames of a ring back.
     pub(crate) fn free_ring(self: &Arc<Self>, channel: &Channel, ring: Ring) {
+        let mut pool = self.pool.lock();
+        // Under the lock: a channel dies before its frames are reclaimed, and may be somebody else's.
         if channel.is_dead() {
             return;
         }
-        self.pool.lock().free(ring.pfn, ring.frames);
+        pool.free(ring.pfn, ring.frames);
+        drop(pool);
         if channel.starved.load(Acquire) {
             self.kick_ctl();
         }
