@@ -194,3 +194,17 @@ fn g_5_units_begin_behind_the_connection_table() {
         0
     );
 }
+
+#[test]
+fn g_5_no_offer_is_beyond_the_quota_or_the_slot() {
+    let mut pool = FramePool::new(vec![Unit::default(); UNITS as usize], FIRST, QUOTA);
+    assert_eq!(pool.offer(1, 4), None);
+    let first = pool.offer(1, 2).unwrap();
+    assert_eq!((first.pfn, first.frames), (FIRST, 2 * EXTENT_FRAMES));
+    assert_eq!(pool.offer(1, 2), None, "a third and a fourth unit");
+    assert!(pool.offer(1, 1).is_some());
+    assert!(pool.offer(2, 3).is_some());
+    assert_eq!(pool.offer(3, 3), None, "two units are left");
+    assert_eq!(pool.offer(3, 0), None);
+    assert!(pool.offer(3, 2).is_some());
+}
