@@ -85,7 +85,11 @@ impl fmt::Display for Name<'_> {
             return f.write_str("-");
         }
         for byte in self.0 {
-            let shown = if byte.is_ascii_graphic() { char::from(*byte) } else { '?' };
+            let shown = if byte.is_ascii_graphic() {
+                char::from(*byte)
+            } else {
+                '?'
+            };
             f.write_fmt(fmt!("{shown}"))?;
         }
         Ok(())
@@ -117,7 +121,10 @@ impl Listing for Connections {
         };
         let Some(ends) = entry.ends else {
             let port = entry.port;
-            seq_print!(out, "- - - {state} {kind} *:{port} - 0 0 {readable} {unacked} 0 0 0\n");
+            seq_print!(
+                out,
+                "- - - {state} {kind} *:{port} - 0 0 {readable} {unacked} 0 0 0\n"
+            );
             return;
         };
         seq_print!(

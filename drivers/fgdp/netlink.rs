@@ -45,7 +45,10 @@ impl Family for Netlink {
 
     fn fill(&self, cmd: u8, at: u64, msg: &mut Message) -> Result {
         match cmd {
-            CMD_GET_CONNECTIONS => self.connections.get(at).map_or(Ok(()), |e| connection(&e, msg)),
+            CMD_GET_CONNECTIONS => self
+                .connections
+                .get(at)
+                .map_or(Ok(()), |e| connection(&e, msg)),
             CMD_GET_PEERS => self.peers.get(at).map_or(Ok(()), |e| peer(&e, msg)),
             CMD_GET_STATS => self.stats.get(at).map_or(Ok(()), |e| stat(&e, msg)),
             _ => Ok(()),

@@ -34,12 +34,7 @@ fn split(at: u64, len: usize) -> Option<(usize, usize)> {
 }
 
 /// The first place at or after `at`, in tables of `len`, for which `used` holds.
-fn seek(
-    stack: &Stack,
-    at: u64,
-    len: usize,
-    used: impl Fn(&Device, usize) -> bool,
-) -> Option<u64> {
+fn seek(stack: &Stack, at: u64, len: usize, used: impl Fn(&Device, usize) -> bool) -> Option<u64> {
     let (first, mut from) = split(at, len)?;
     for number in first..MAX_DEVICES {
         let device = stack.device(number)?;
@@ -331,11 +326,24 @@ impl Snapshots for Stats {
     fn get(&self, at: u64) -> Option<StatEntry> {
         let (group, place) = split(at, STATS)?;
         let Some(number) = group.checked_sub(1) else {
-            let own = [("family", self.0.family.into()), ("spin_usec", self.0.spin_usec)];
+            let own = [
+                ("family", self.0.family.into()),
+                ("spin_usec", self.0.spin_usec),
+            ];
             let (name, value) = *own.get(place)?;
-            return Some(StatEntry { device: None, prefix: "", name, value: value.into() });
+            return Some(StatEntry {
+                device: None,
+                prefix: "",
+                name,
+                value: value.into(),
+            });
         };
         let (prefix, name, value) = device_stat(&*self.0.device(number)?, place)?;
-        Some(StatEntry { device: Some(number as u32), prefix, name, value })
+        Some(StatEntry {
+            device: Some(number as u32),
+            prefix,
+            name,
+            value,
+        })
     }
 }

@@ -162,7 +162,10 @@ unsafe extern "C" fn dump<F: Family>(
     let this = unsafe { &*ffi::fgdp_helper_genl_dump_family(cb).cast::<Registered<F>>() };
     // SAFETY: `cb` is the running dump, which nobody else uses meanwhile.
     let (cmd, cursor) = unsafe {
-        (ffi::fgdp_helper_genl_dump_cmd(cb), &mut *ffi::fgdp_helper_genl_dump_cursor(cb))
+        (
+            ffi::fgdp_helper_genl_dump_cmd(cb),
+            &mut *ffi::fgdp_helper_genl_dump_cursor(cb),
+        )
     };
     while let Some(at) = this.data.seek(cmd, *cursor) {
         // SAFETY: `skb` is the buffer of the running dump.

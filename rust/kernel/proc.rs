@@ -101,7 +101,11 @@ impl<L: Listing> File<L> {
         };
         let entry = NonNull::new(entry).ok_or(ENOMEM)?;
         // INVARIANT: Just created with `listing` as its data.
-        Ok(Self { entry, _listing: listing, _dir: dir.clone() })
+        Ok(Self {
+            entry,
+            _listing: listing,
+            _dir: dir.clone(),
+        })
     }
 }
 
@@ -168,8 +172,12 @@ impl<L: Listing> Ops<L> {
 
     unsafe extern "C" fn show(m: *mut ffi::seq_file, v: *mut c_void) -> c_int {
         // SAFETY: The kernel calls this for a reader of our file, under the reader's lock.
-        let (listing, out) =
-            unsafe { (Self::listing(m), SeqFile::from_raw(m.cast::<bindings::seq_file>())) };
+        let (listing, out) = unsafe {
+            (
+                Self::listing(m),
+                SeqFile::from_raw(m.cast::<bindings::seq_file>()),
+            )
+        };
         match v.addr().checked_sub(2) {
             None => listing.header(out),
             Some(at) => listing.show(at as u64, out),
