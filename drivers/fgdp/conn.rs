@@ -17,6 +17,7 @@ use crate::family::{AfFgdp, FgdpRef};
 use crate::proto::mem::View;
 use crate::proto::stream::{Conn, Notify};
 use crate::proto::wire::{Kind, Msg, Reason, Refusal};
+use crate::spin::Spin;
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
@@ -43,6 +44,8 @@ struct State {
     phase: Phase,
     opened: bool,
     closed: bool,
+    /// The entry in the own slot is not ours any more.
+    retired: bool,
     error: Option<Error>,
 }
 
@@ -96,8 +99,10 @@ pub(crate) struct Connection {
     pending: Atomic<u32>,
     /// Waits for frames to make a ring of.
     pub(crate) wants_frames: Atomic<bool>,
-    /// Looks before sleeping that found nothing, since one did.
-    pub(crate) idle_looks: Atomic<u32>,
+    /// Whether waiting for bytes is worth looking.
+    pub(crate) rx_spin: Spin,
+    /// Whether waiting for space is worth looking.
+    pub(crate) tx_spin: Spin,
     /// Bytes that a record takes that did not fit: with less space the socket is not writable.
     pub(crate) record_size: Atomic<u32>,
     /// Numbers for listings.
@@ -119,6 +124,7 @@ impl Connection {
             phase: Phase::Opening,
             opened: false,
             closed: false,
+            retired: false,
             error: None,
         };
         let device = device.clone();
@@ -137,7 +143,8 @@ impl Connection {
                 sock <- new_bhlock!(None, "fgdp_conn_sock"),
                 pending: Atomic::new(0),
                 wants_frames: Atomic::new(false),
-                idle_looks: Atomic::new(0),
+                rx_spin: Spin::new(),
+                tx_spin: Spin::new(),
                 record_size: Atomic::new(0),
                 counters: Counters {
                     tx_bytes: Atomic::new(0),
@@ -241,6 +248,10 @@ impl Connection {
     ) -> Result<R> {
         let view = self.view();
         let mut state = self.state.lock();
+        if self.is_over(&state) {
+            drop(state);
+            return Err(self.over());
+        }
         let phase = state.phase;
         let result = f(&mut state.proto, &view, phase);
         drop(state);
@@ -254,12 +265,27 @@ impl Connection {
     ) -> Result<R> {
         let view = self.view();
         let mut state = self.state.lock();
+        if self.is_over(&state) {
+            drop(state);
+            return Err(self.over());
+        }
         let accepted = self.channel.accepted.lock();
         let avail = state.proto.rx_avail(&view, &accepted);
         drop(accepted);
         let result = avail.and_then(|avail| f(&mut state.proto, &view, avail));
         drop(state);
         result.map_err(|reason| self.broken(reason))
+    }
+
+    /// Whether the own entry may belong to another connection, and the peer's rings to anybody. Who
+    /// ends the channel takes the lock of each connection's state after the channel's death.
+    fn is_over(&self, state: &State) -> bool {
+        state.retired || self.channel.is_dead()
+    }
+
+    fn over(&self) -> Error {
+        self.die(Errno::ConnReset.into());
+        Errno::ConnReset.into()
     }
 
     fn broken(&self, reason: Reason) -> Error {
@@ -311,19 +337,20 @@ impl Connection {
     pub(crate) fn on_accept(&self, peer_id: u32) -> Result<(), Reason> {
         let view = self.view();
         let mut state = self.state.lock();
-        if state.phase != Phase::Opening {
-            return Err(Reason::BadMsg);
-        }
         state.proto.set_peer(&view, peer_id)?;
-        state.phase = Phase::Open;
-        state.opened = true;
+        // The own side may have given up meanwhile; its close finds that there is somebody to tell.
+        let in_time = state.phase == Phase::Opening;
+        if in_time {
+            state.phase = Phase::Open;
+            state.opened = true;
+        }
         let closed = state.closed;
         drop(state);
         if closed {
             // Closed while connecting: now there is somebody to tell.
             self.post(pending::DATA);
             self.advance_close();
-        } else if let Some(sk) = self.socket() {
+        } else if let Some(sk) = self.socket().filter(|_| in_time) {
             sk.set_state(TCP_ESTABLISHED);
             sk.state_change();
             sk.write_space();
@@ -337,7 +364,7 @@ impl Connection {
     ///
     /// [`Reason::BadMsg`] when it had accepted before.
     pub(crate) fn on_refuse(&self, error: Refusal) -> Result<(), Reason> {
-        if !self.is_opening() {
+        if self.peer_id().is_some() {
             return Err(Reason::BadMsg);
         }
         self.die(match error {
@@ -355,7 +382,8 @@ impl Connection {
             self.advance_close();
             return;
         }
-        let reset = self.with_rx(|proto, _, _| Ok(proto.rx_reset())).unwrap_or(false);
+        let flags = self.with_rx(|proto, _, _| Ok((proto.rx_reset(), proto.rx_fin())));
+        let (reset, fin) = flags.unwrap_or((false, false));
         if reset {
             self.die(Errno::ConnReset.into());
             return;
@@ -365,6 +393,10 @@ impl Connection {
         };
         if data {
             sk.data_ready();
+        }
+        if fin {
+            // As TCP: who polls for EPOLLRDHUP alone is not woken by data.
+            sk.state_change();
         }
         if space {
             sk.write_space();
@@ -426,6 +458,9 @@ impl Connection {
             // With the flags, under one lock: whoever sees the close finds the flags that let it
             // advance.
             state.closed = true;
+            if self.is_over(&state) {
+                return;
+            }
             let abort = reset || unread;
             let proto = &mut state.proto;
             let data = if abort { proto.tx_reset(&view) } else { proto.tx_fin(&view) };
@@ -572,7 +607,10 @@ impl Connection {
 
     /// Gives the frames of all rings back to the channel's pool. The peer does not look any more.
     pub(crate) fn free_rings(&self) {
-        let rings = self.state.lock().proto.take_tx_rings();
+        let mut state = self.state.lock();
+        state.retired = true;
+        let rings = state.proto.take_tx_rings();
+        drop(state);
         for ring in rings.into_iter().flatten() {
             self.device.free_ring(&self.channel, ring);
         }
