@@ -10,35 +10,50 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::pattern::Random;
 use crate::sys::Mapping;
 
-/// The file of region `bar` of the first FGDP device: a virtio device with shared memory regions.
-fn resource(bar: u8) -> Result<PathBuf> {
+/// Physical address and length of region `bar` of the first FGDP device.
+fn region(bar: usize) -> Result<(u64, usize)> {
     let mut devices: Vec<PathBuf> = fs::read_dir("/sys/bus/pci/devices")?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<std::io::Result<_>>()?;
     devices.sort();
     for device in devices {
-        let vendor = fs::read_to_string(device.join("vendor"))?;
-        let file = device.join(format!("resource{bar}"));
-        // Of virtio's devices only this one has both regions.
-        if vendor.trim() == "0x1af4"
-            && device.join("resource2").exists()
-            && device.join("resource4").exists()
-        {
-            let size = fs::metadata(&file)?.len();
-            let other = fs::metadata(device.join("resource4"))?.len();
-            if other > 1 << 24 {
-                ensure!(size > 0, "{} is empty", file.display());
-                return Ok(file);
-            }
+        if fs::read_to_string(device.join("vendor"))?.trim() != "0x1af4" {
+            continue;
+        }
+        // A line for each region: first address, last address, flags.
+        let regions: Vec<(u64, u64)> = fs::read_to_string(device.join("resource"))?
+            .lines()
+            .map(|line| {
+                let mut numbers = line
+                    .split_whitespace()
+                    .map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16));
+                match (numbers.next(), numbers.next()) {
+                    (Some(Ok(first)), Some(Ok(last))) if last > first => (first, last - first + 1),
+                    _ => (0, 0),
+                }
+            })
+            .collect();
+        let length = |n: usize| regions.get(n).map_or(0, |(_, length)| *length);
+        // Of virtio's devices only this one has its slot and a larger group.
+        if length(2) >= 1 << 20 && length(4) > length(2) {
+            let (start, length) = *regions.get(bar).context("no such region")?;
+            ensure!(length > 0, "the device has no region {bar}");
+            return Ok((start, length as usize));
         }
     }
     bail!("no FGDP device on the PCI bus")
 }
 
+/// Maps region `bar` as the module does, cached: the device's own files in sysfs map it uncached only.
+fn map(bar: usize, write: bool) -> Result<Mapping> {
+    let (start, len) = region(bar)?;
+    Mapping::new("/dev/mem".as_ref(), start, len, write)
+        .context("/dev/mem (boot with iomem=relaxed)")
+}
+
 /// Whether `text` is anywhere in region `bar`; prints where.
-pub fn find(bar: u8, text: &str) -> Result<bool> {
-    let path = resource(bar)?;
-    let memory = Mapping::new(&path, false).with_context(|| path.display().to_string())?;
+pub fn find(bar: usize, text: &str) -> Result<bool> {
+    let memory = map(bar, false)?;
     let needle = text.as_bytes();
     ensure!(
         !needle.is_empty() && needle.len() <= 4096,
@@ -49,11 +64,8 @@ pub fn find(bar: u8, text: &str) -> Result<bool> {
     let mut at = 0;
     while at < memory.len() {
         let n = memory.read(at, &mut window);
-        if let Some(offset) = window[..n]
-            .windows(needle.len())
-            .position(|part| part == needle)
-        {
-            println!("found at offset {:#x} of {}", at + offset, path.display());
+        if let Some(offset) = memchr::memmem::find(&window[..n], needle) {
+            println!("found at offset {:#x} of region {bar}", at + offset);
             return Ok(true);
         }
         if n < window.len() {
@@ -61,14 +73,13 @@ pub fn find(bar: u8, text: &str) -> Result<bool> {
         }
         at += n - needle.len();
     }
-    println!("not in the {} bytes of {}", memory.len(), path.display());
+    println!("not in the {} bytes of region {bar}", memory.len());
     Ok(false)
 }
 
 /// Writes random words to random places of the own slot, most of them where the protocol keeps its indices.
 pub fn scribble(seconds: u64, seed: u64) -> Result<()> {
-    let path = resource(2)?;
-    let memory = Mapping::new(&path, true).with_context(|| path.display().to_string())?;
+    let memory = map(2, true)?;
     let words = memory.len() / 4;
     let head = (1 << 20) / 4;
     let mut random = Random(seed);
@@ -93,6 +104,6 @@ pub fn scribble(seconds: u64, seed: u64) -> Result<()> {
             written += 1;
         }
     }
-    println!("wrote {written} words to {}", path.display());
+    println!("wrote {written} words");
     Ok(())
 }

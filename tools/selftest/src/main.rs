@@ -113,7 +113,7 @@ enum Command {
     Find {
         /// 2 is the own slot, 4 the whole group
         #[arg(long, default_value_t = 4)]
-        bar: u8,
+        bar: usize,
         text: String,
     },
     /// Scribble over the own slot

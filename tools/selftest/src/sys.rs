@@ -431,36 +431,32 @@ pub fn uring_recv(ring: &mut IoUring, fd: BorrowedFd, buf: &mut [u8]) -> Result<
     unsafe { run_entry(ring, &entry).map(|n| n as usize) }
 }
 
-/// A shared mapping of a whole file.
+/// A shared mapping of a part of a file.
 pub struct Mapping {
     start: *mut u8,
     len: usize,
 }
 
 impl Mapping {
-    /// Maps `path`, for writing too if `write` says so.
-    pub fn new(path: &std::path::Path, write: bool) -> std::io::Result<Self> {
+    /// Maps `len` bytes of `path` from `offset` on, for writing too if `write` says so.
+    pub fn new(
+        path: &std::path::Path,
+        offset: u64,
+        len: usize,
+        write: bool,
+    ) -> std::io::Result<Self> {
         let file = std::fs::File::options()
             .read(true)
             .write(write)
             .open(path)?;
-        let len = file.metadata()?.len() as usize;
-        let prot = if write {
-            libc::PROT_READ | libc::PROT_WRITE
-        } else {
-            libc::PROT_READ
-        };
+        let mut prot = libc::PROT_READ;
+        if write {
+            prot |= libc::PROT_WRITE;
+        }
+        let (flags, fd) = (libc::MAP_SHARED, file.as_raw_fd());
         // SAFETY: A new mapping at an address of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                prot,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset as i64) };
         if start == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
