@@ -333,6 +333,13 @@ impl Device {
                 if let Some(place) = table.place(id) {
                     *place = Some(conn.clone());
                 }
+                drop(table);
+                if channel.is_dead() {
+                    // Whoever ended it may have looked at this place before. The peer does not know
+                    // the id.
+                    self.remove(id);
+                    return Err(Errno::ConnReset.into());
+                }
                 Ok(conn)
             }
             Err(e) => {
