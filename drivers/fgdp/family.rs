@@ -248,6 +248,8 @@ impl Family for AfFgdp {
             Err(e) if e == EAGAIN && forever => conn.die(ETIMEDOUT),
             // As TCP: the time is over, opening goes on.
             Err(e) if e == EAGAIN => return Err(Errno::InProgress.into()),
+            // Without a limit of the user's own the call starts again, as TCP's.
+            Err(e) if e == EINTR && forever => return Err(ERESTARTSYS),
             Err(e) => return Err(e),
         }
         let _guard = sk.lock();
@@ -348,6 +350,8 @@ impl Family for AfFgdp {
         }
         sk.set_shutdown_mask(sk.shutdown_mask() | how);
         if how & SEND_SHUTDOWN != 0 {
+            // Behind what a sender is copying: those bytes count as sent.
+            let _tx = conn.tx.lock();
             conn.finish();
         }
         drop(guard);
