@@ -46,21 +46,29 @@ enum Empty {
 }
 
 /// Says so for a reader that has seen `seen` unread bytes.
-fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Result<Empty> {
+fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Empty {
     if conn.phase() == Phase::Dead {
-        sk.take_error()?;
-        return Ok(Empty::End);
+        return Empty::End;
     }
-    let (avail, fin, reset) =
-        conn.with_rx(|proto, _, avail| Ok((avail, proto.rx_fin(), proto.rx_reset())))?;
+    let found = conn.with_rx(|proto, _, avail| Ok((avail, proto.rx_fin(), proto.rx_reset())));
+    let Ok((avail, fin, reset)) = found else {
+        return Empty::End;
+    };
     if reset {
         conn.die(Errno::ConnReset.into());
-        sk.take_error()?;
-        return Ok(Empty::End);
+        return Empty::End;
     }
     let down = sk.shutdown_mask() & RCV_SHUTDOWN != 0;
     // FIN is the end only behind the last byte, which may have come meanwhile.
-    Ok(if (fin || down) && avail <= seen { Empty::End } else { Empty::Wait })
+    if (fin || down) && avail <= seen { Empty::End } else { Empty::Wait }
+}
+
+/// What a reader gets that read nothing to the end: what killed the connection once, then 0.
+fn end(sk: &Sock<AfFgdp>, conn: &Connection) -> Result<usize> {
+    if conn.phase() == Phase::Dead {
+        sk.take_error()?;
+    }
+    Ok(0)
 }
 
 #[derive(Clone, Copy)]
@@ -86,7 +94,7 @@ fn recv_stream(
         let at = if how.peek { copied as u32 } else { 0 };
         let step = read(conn, msg, len - copied, at, how).and_then(|found| match found {
             (0, _) if copied >= target && copied > 0 => Ok(None),
-            (0, _) => match empty(sk, conn, at)? {
+            (0, _) => match empty(sk, conn, at) {
                 Empty::End => Ok(None),
                 Empty::Wait => wait_data(sk, conn, at, timeo).map(|()| Some((0, true))),
             },
@@ -104,6 +112,9 @@ fn recv_stream(
             Err(e) => return Err(e),
         }
     }
+    if copied == 0 && len > 0 {
+        return end(sk, conn);
+    }
     Ok(copied)
 }
 
@@ -117,7 +128,11 @@ fn read(
 ) -> Result<(usize, bool)> {
     let _rx = conn.rx.lock();
     let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
-    let (spans, avail) = conn.with_rx(|proto, _, avail| Ok((proto.rx_spans(at, want), avail)))?;
+    // An error means that the connection is dead: then there is nothing to read.
+    let found = conn.with_rx(|proto, _, avail| Ok((proto.rx_spans(at, want), avail)));
+    let Ok((spans, avail)) = found else {
+        return Ok((0, false));
+    };
     if spans.bytes() == 0 {
         return Ok((0, false));
     }
@@ -125,8 +140,10 @@ fn read(
     if copied == 0 {
         return Err(EFAULT);
     }
-    if !how.peek {
-        consume(conn, copied)?;
+    // Bytes copied while the connection died may be somebody else's: they do not count.
+    let alive = if how.peek { conn.with(|_, _| Ok(())) } else { consume(conn, copied) };
+    if alive.is_err() {
+        return Ok((0, false));
     }
     Ok((copied as usize, at.wrapping_add(copied) < avail))
 }
@@ -163,8 +180,8 @@ fn recv_record(
         if let Some(n) = read_record(conn, msg, len, flags)? {
             return Ok(n);
         }
-        match empty(sk, conn, 0)? {
-            Empty::End => return Ok(0),
+        match empty(sk, conn, 0) {
+            Empty::End => return end(sk, conn),
             Empty::Wait => wait_data(sk, conn, 0, timeo)?,
         }
     }
@@ -183,16 +200,21 @@ fn read_record(
         };
         let want = u32::try_from(len).unwrap_or(u32::MAX).min(record);
         Ok(Some((record, want, proto.rx_spans(RECORD_HDR, want))))
-    })?;
-    let Some((record, want, spans)) = found else {
+    });
+    // As in `read`, an error means that there is nothing to read.
+    let Ok(Some((record, want, spans))) = found else {
         return Ok(None);
     };
     if copy(conn, msg, &spans) < want {
         return Err(EFAULT);
     }
+    let peek = flags & MSG_PEEK != 0;
+    let taken = conn.with(|proto, view| if peek { Ok(None) } else { proto.rx_consume_record(view).map(Some) });
+    let Ok(taken) = taken else {
+        return Ok(None);
+    };
     msg.add_flags(if want < record { MSG_EOR | MSG_TRUNC } else { MSG_EOR });
-    if flags & MSG_PEEK == 0 {
-        let notify = conn.with(|proto, view| proto.rx_consume_record(view))?;
+    if let Some(notify) = taken {
         conn.counters.rx_bytes.add(record.into(), Relaxed);
         conn.notify_space(Ok(notify));
     }
@@ -210,16 +232,15 @@ fn wait_data(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32, timeo: &mut isize)
         conn.with_rx(|proto, _, avail| Ok(avail > seen || proto.rx_fin() || proto.rx_reset()))
             .unwrap_or(true)
     };
-    if crate::spin::until(sk, conn, looks_ready) {
-        return Ok(());
-    }
-    conn.counters.rx_waits.add(1, Relaxed);
-    sk.wait(timeo, || {
-        let stop = conn.phase() == Phase::Dead || sk.shutdown_mask() & RCV_SHUTDOWN != 0;
-        let armed = conn.with_rx(|proto, view, avail| {
-            let ready = avail > seen || proto.rx_fin() || proto.rx_reset();
-            Ok(ready || proto.arm_data(view)?)
-        });
-        (stop || armed.unwrap_or(true)).then_some(())
+    conn.rx_spin.wait(sk, looks_ready, || {
+        conn.counters.rx_waits.add(1, Relaxed);
+        sk.wait(timeo, || {
+            let stop = conn.phase() == Phase::Dead || sk.shutdown_mask() & RCV_SHUTDOWN != 0;
+            let armed = conn.with_rx(|proto, view, avail| {
+                let ready = avail > seen || proto.rx_fin() || proto.rx_reset();
+                Ok(ready || proto.arm_data(view)?)
+            });
+            (stop || armed.unwrap_or(true)).then_some(())
+        })
     })
 }

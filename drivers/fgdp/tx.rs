@@ -28,10 +28,12 @@ pub(crate) fn send(sk: &Sock<AfFgdp>, msg: &mut SendMsg<'_>) -> Result<usize> {
     if conn.is_opening() {
         sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()))?;
     }
-    match conn.kind() {
+    let sent = match conn.kind() {
         Kind::Stream => send_stream(sk, &conn, msg, &mut timeo),
         Kind::SeqPacket => send_record(sk, &conn, msg, &mut timeo),
-    }
+    };
+    // The caller turns EPIPE into the socket's error, once.
+    sent.map_err(|e| if conn.phase() == Phase::Dead { EPIPE } else { e })
 }
 
 /// Why nothing can be sent any more, if that is so. `peer_shut`: the peer reads no more.
@@ -39,11 +41,7 @@ fn check(sk: &Sock<AfFgdp>, phase: Phase, peer_shut: bool) -> Result {
     if sk.shutdown_mask() & SEND_SHUTDOWN != 0 {
         return Err(EPIPE);
     }
-    if phase == Phase::Dead {
-        sk.take_error()?;
-        return Err(EPIPE);
-    }
-    if peer_shut {
+    if phase == Phase::Dead || peer_shut {
         return Err(EPIPE);
     }
     Ok(())
@@ -190,11 +188,11 @@ fn space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32) -> Result<u32> {
 const INITIAL_RING: u32 = 16 << 10;
 
 fn adopt(conn: &Connection, ring: Ring) -> Result {
-    let taken = conn.with(|proto, view| Ok(proto.set_tx_ring(view, ring)))?;
-    if taken.is_err() {
+    let taken = conn.with(|proto, view| Ok(proto.set_tx_ring(view, ring)));
+    if !matches!(taken, Ok(Ok(()))) {
         conn.device.free_ring(&conn.channel, ring);
     }
-    Ok(())
+    taken.map(|_| ())
 }
 
 /// Sleeps until there is space worth waking for, or a reason to stop.
@@ -229,11 +227,10 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
         let armed = conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
         armed.unwrap_or(true).then_some(())
     };
-    if crate::spin::until(sk, conn, || look(conn, want)) {
-        return Ok(());
-    }
-    conn.counters.tx_waits.add(1, Relaxed);
-    sk.wait(timeo, ready)
+    conn.tx_spin.wait(sk, || look(conn, want), || {
+        conn.counters.tx_waits.add(1, Relaxed);
+        sk.wait(timeo, ready)
+    })
 }
 
 /// Free bytes of a ring of `size` that are worth waking for: a record goes as a whole.
