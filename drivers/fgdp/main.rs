@@ -68,8 +68,8 @@ module! {
             description: "Memory for connections inside this guest, in MiB (16 or more, even); 0: none",
         },
         spin_usec: u32 {
-            default: 20,
-            description: "How long a call looks for the peer's answer before it sleeps, in microseconds",
+            default: 200,
+            description: "How long a call looks for the peer's answer before it sleeps, if the last wait was that short, in microseconds",
         },
         doorbell: u8 {
             default: 0,

@@ -11,6 +11,9 @@ use kernel::sync::atomic::ordering::*;
 const READABLE: u32 = EPOLLIN | EPOLLRDNORM;
 const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
 
+/// How often a poll looks while the peer changes things.
+const LOOKS: u32 = 4;
+
 /// The events of `conn`, as TCP would have them; asks to be woken when more data or space comes.
 ///
 /// More data wakes even when there was some: that is an edge for EPOLLET.
@@ -21,19 +24,20 @@ pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
         Phase::Open => {}
     }
     let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
-    // Arming may find that something changed already; then looking again finds it. Twice is
-    // enough: from then on the peer rings.
+    // Arming may find that something changed already; then looking again finds it. A peer that goes
+    // on changing things makes the socket look readable once in vain.
     let mut mask = 0;
-    for _ in 0..2 {
+    let mut more = true;
+    for _ in 0..LOOKS {
         let look = conn.with_rx(|proto, view, avail| {
             let more = proto.arm_data(view)?;
             let size = proto.tx_ring().map_or(0, |r| r.bytes());
             let free = proto.tx_space(view)?;
             let enough = (size / 4).max(conn.record_size.load(Relaxed)).min(size);
-            let writable = size == 0 || free >= enough;
-            let space = !writable && proto.arm_space(view, enough)?;
+            // Armed in vain means that there is enough by now.
+            let writable = size == 0 || free >= enough || proto.arm_space(view, enough)?;
             let broken_pipe = proto.peer_rx_shut(view)?;
-            Ok((avail, writable || broken_pipe, proto.rx_fin(), proto.rx_reset(), more || space))
+            Ok((avail, writable || broken_pipe, proto.rx_fin(), proto.rx_reset(), more))
         });
         let Ok((avail, writable, fin, reset, again)) = look else {
             return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP | EPOLLERR;
@@ -55,9 +59,13 @@ pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
         if writable || down & SEND_SHUTDOWN != 0 {
             mask |= WRITABLE;
         }
-        if !again {
+        more = again;
+        if !more {
             break;
         }
+    }
+    if more {
+        mask |= READABLE;
     }
     mask
 }

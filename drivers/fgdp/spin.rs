@@ -3,45 +3,64 @@
 //! Looking before sleeping.
 //!
 //! A wake-up costs far more than the peer's answer often takes: whoever is about to sleep looks
-//! for a moment first. With `SO_BUSY_POLL` always, for as long as that says; else for as long as the
-//! module's parameter says, and only while that has been worth it on the connection.
+//! for a moment first. With `SO_BUSY_POLL` always, for as long as that says. Else as hypervisors poll
+//! before they halt a CPU: only if the wait before was short, sleep included, because then the next
+//! one probably is, too. Two sides that answer each other at once so stop sleeping altogether, and a
+//! side that waits for a slow one pays for one look in vain.
 
-use crate::conn::Connection;
 use crate::family::AfFgdp;
 use crate::sys::net::sock::Sock;
 use crate::sys::task;
-use kernel::sync::atomic::ordering::*;
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::*, Atomic};
 
-/// Looks in vain before they are left out.
-const PATIENCE: u32 = 4;
-/// After that, one in so many waits looks again, in case the peer has become faster.
-const RETRY: u32 = 32;
 /// Looks between two of the clock: reading it costs as much as looking.
 const LOOKS: u32 = 8;
 
-/// Looks until `ready`, or until the time is over or the CPU is wanted. Returns whether `ready`.
-pub(crate) fn until(
-    sk: &Sock<AfFgdp>,
-    conn: &Connection,
-    mut ready: impl FnMut() -> bool,
-) -> bool {
-    let asked = sk.busy_poll_usec();
-    if asked != 0 {
-        return look(asked, &mut ready);
-    }
-    let usec = sk.data().stack().spin_usec;
-    let idle = conn.idle_looks.load(Relaxed);
-    if usec == 0 || (idle >= PATIENCE && idle % RETRY != 0) {
-        conn.idle_looks.store(idle.wrapping_add(1), Relaxed);
-        return false;
-    }
-    let found = look(usec, &mut ready);
-    conn.idle_looks.store(if found { 0 } else { idle.wrapping_add(1) }, Relaxed);
-    found
+/// What was learned about the waits of one direction of a connection.
+pub(crate) struct Spin {
+    /// The last wait was short enough to be spent looking.
+    short: Atomic<bool>,
 }
 
-fn look(usec: u32, ready: &mut impl FnMut() -> bool) -> bool {
-    let end = task::clock_ns().saturating_add(u64::from(usec).saturating_mul(1000));
+impl Spin {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self { short: Atomic::new(false) }
+    }
+
+    /// Waits until `ready`: looks for a moment if that is worth it, then calls `sleep`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sleep`.
+    pub(crate) fn wait(
+        &self,
+        sk: &Sock<AfFgdp>,
+        mut ready: impl FnMut() -> bool,
+        sleep: impl FnOnce() -> Result,
+    ) -> Result {
+        let asked = sk.busy_poll_usec();
+        let limit = sk.data().stack().spin_usec;
+        let start = task::clock_ns();
+        let end = |usec: u32| start.saturating_add(u64::from(usec).saturating_mul(1000));
+        let usec = if asked != 0 {
+            asked
+        } else if self.short.load(Relaxed) {
+            limit
+        } else {
+            0
+        };
+        if usec != 0 && look(end(usec), &mut ready) {
+            return Ok(());
+        }
+        let slept = sleep();
+        self.short.store(task::clock_ns() < end(limit), Relaxed);
+        slept
+    }
+}
+
+fn look(end: u64, ready: &mut impl FnMut() -> bool) -> bool {
     loop {
         for _ in 0..LOOKS {
             if ready() {
