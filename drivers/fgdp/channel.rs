@@ -66,6 +66,8 @@ pub(crate) struct Channel {
     pub(crate) need_units: Atomic<u32>,
     /// Somebody waits for frames.
     pub(crate) starved: Atomic<bool>,
+    /// Frames came back since somebody was woken for them.
+    pub(crate) freed: Atomic<bool>,
 }
 
 impl Channel {
@@ -95,6 +97,7 @@ impl Channel {
                 dead: Atomic::new(0),
                 need_units: Atomic::new(0),
                 starved: Atomic::new(false),
+                freed: Atomic::new(false),
             }),
             GFP_KERNEL,
         )

@@ -440,7 +440,10 @@ impl Device {
                 self.offer(&channel, units);
             } else if channel.starved.load(Acquire) {
                 self.each_connection(&channel, |conn| conn.release_idle_ring());
-                self.feed_starved(&channel);
+                // Woken for nothing they would come back here at once.
+                if channel.freed.xchg(false, Full) {
+                    self.feed_starved(&channel);
+                }
             }
         }
     }

@@ -457,6 +457,7 @@ impl Device {
         }
         pool.free(ring.pfn, ring.frames);
         drop(pool);
+        channel.freed.store(true, Release);
         if channel.starved.load(Acquire) {
             self.kick_ctl();
         }
