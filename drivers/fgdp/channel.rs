@@ -139,16 +139,31 @@ impl Channel {
         self.dead.cmpxchg(0, reason.as_u32() + 1, Full).is_ok()
     }
 
+    /// Waits for whoever uses a lane of a dead channel: from then on nobody touches either side's
+    /// words (C-5), which the next round makes new.
+    pub(crate) fn silence(&self) {
+        for lane in &self.lanes {
+            drop(lane.tx.lock());
+            drop(lane.rx.lock());
+        }
+    }
+
     fn lane(&self, n: u32) -> Option<&Lane> {
         self.lanes.get(n as usize).map(|lane| &**lane)
     }
 
     /// Sends `msg` over lane `n`; false when it has no space. Any context.
     pub(crate) fn send(&self, device: &Arc<Device>, n: u32, msg: &Msg) -> bool {
-        let Some(lane) = self.lane(n).filter(|_| !self.is_dead()) else {
+        let Some(lane) = self.lane(n) else {
             return true;
         };
-        let pushed = lane.tx.lock().push(&self.view(device), msg);
+        let mut tx = lane.tx.lock();
+        // Under the lock, as everywhere: see `silence`.
+        if self.is_dead() {
+            return true;
+        }
+        let pushed = tx.push(&self.view(device), msg);
+        drop(tx);
         match pushed {
             Ok(ring) => {
                 device.counters.messages_sent.add(1, Relaxed);
@@ -173,7 +188,12 @@ impl Channel {
             return;
         };
         lane.backlog.store(true, Release);
-        let armed = lane.tx.lock().arm_space(&self.view(device));
+        let mut tx = lane.tx.lock();
+        if self.is_dead() {
+            return;
+        }
+        let armed = tx.arm_space(&self.view(device));
+        drop(tx);
         match armed {
             Ok(true) => device.kick_lane(n),
             Ok(false) => {}
@@ -238,6 +258,9 @@ impl Channel {
         };
         let view = self.view(device);
         let mut rx = lane.rx.lock();
+        if self.is_dead() {
+            return Ok(None);
+        }
         rx.suppress(&view);
         rx.pop(&view)
     }
@@ -253,6 +276,9 @@ impl Channel {
         };
         let view = self.view(device);
         let mut rx = lane.rx.lock();
+        if self.is_dead() {
+            return Ok(false);
+        }
         let ring = rx.publish_head(&view)?;
         let more = rx.arm(&view)?;
         drop(rx);
@@ -269,7 +295,12 @@ impl Channel {
     /// The rule that the peer broke.
     pub(crate) fn publish(&self, device: &Arc<Device>, n: u32) -> Result<(), Reason> {
         if let Some(lane) = self.lane(n) {
-            let ring = lane.rx.lock().publish_head(&self.view(device))?;
+            let mut rx = lane.rx.lock();
+            if self.is_dead() {
+                return Ok(());
+            }
+            let ring = rx.publish_head(&self.view(device))?;
+            drop(rx);
             if ring {
                 device.ring(self.peering.slot, n);
             }

@@ -328,6 +328,7 @@ impl Device {
         ChanHdr { state, peer_generation: generation, reason }.write(self.slot(), peer.number);
         if let Some(channel) = channel {
             channel.kill(reason);
+            channel.silence();
             self.each_connection(&channel, |conn| conn.die(Errno::ConnReset.into()));
         }
         self.notify_waiters();
