@@ -97,6 +97,9 @@ pub(crate) struct Connection {
     #[pin]
     sock: BhLock<Option<FgdpRef>>,
     pending: Atomic<u32>,
+    /// Serialises who sends what is pending: DONE must not overtake ACCEPT. Outside the lane's lock.
+    #[pin]
+    sending: BhLock<()>,
     /// Waits for frames to make a ring of.
     pub(crate) wants_frames: Atomic<bool>,
     /// Whether waiting for bytes is worth looking.
@@ -142,6 +145,7 @@ impl Connection {
                 state <- new_bhlock!(state, "fgdp_conn"),
                 sock <- new_bhlock!(None, "fgdp_conn_sock"),
                 pending: Atomic::new(0),
+                sending <- new_bhlock!((), "fgdp_conn_sending"),
                 wants_frames: Atomic::new(false),
                 rx_spin: Spin::new(),
                 tx_spin: Spin::new(),
@@ -532,6 +536,7 @@ impl Connection {
 
     /// Sends what is pending, in the order that the protocol wants.
     pub(crate) fn flush(&self) {
+        let sending = self.sending.lock();
         let mut bits = self.pending.xchg(0, Full);
         while bits != 0 {
             let bit = bits & bits.wrapping_neg();
@@ -548,6 +553,7 @@ impl Connection {
             }
             bits &= !bit;
         }
+        drop(sending);
         if self.state.lock().proto.is_free() {
             self.device.forget(self);
         }
@@ -614,6 +620,13 @@ impl Connection {
         for ring in rings.into_iter().flatten() {
             self.device.free_ring(&self.channel, ring);
         }
+    }
+
+    /// Waits for copies that began before the connection died: then rings of either side may be
+    /// used anew. They do not wait for user memory, so this is short. Sleeps.
+    pub(crate) fn quiesce(&self) {
+        drop(self.tx.lock());
+        drop(self.rx.lock());
     }
 
     /// Gives the ring back if nothing is in it: others are short of frames.

@@ -329,7 +329,10 @@ impl Device {
         if let Some(channel) = channel {
             channel.kill(reason);
             channel.silence();
-            self.each_connection(&channel, |conn| conn.die(Errno::ConnReset.into()));
+            self.each_connection(&channel, |conn| {
+                conn.die(Errno::ConnReset.into());
+                conn.quiesce();
+            });
         }
         self.notify_waiters();
     }

@@ -6,6 +6,7 @@ use crate::conn::{Connection, Phase};
 use crate::family::AfFgdp;
 use crate::proto::stream::Spans;
 use crate::proto::wire::{Kind, RECORD_HDR};
+use crate::tx::FAULTS;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::RecvMsg;
@@ -126,6 +127,23 @@ fn read(
     at: u32,
     how: How,
 ) -> Result<(usize, bool)> {
+    for _ in 0..FAULTS {
+        match try_read(conn, msg, len, at, how) {
+            // Not under the lock: user memory may take for ever to come.
+            Err(e) if e == EFAULT && msg.fault_in(1) => {}
+            result => return result,
+        }
+    }
+    Err(EFAULT)
+}
+
+fn try_read(
+    conn: &Connection,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    at: u32,
+    how: How,
+) -> Result<(usize, bool)> {
     let _rx = conn.rx.lock();
     let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
     // An error means that the connection is dead: then there is nothing to read.
@@ -193,6 +211,21 @@ fn read_record(
     len: usize,
     flags: u32,
 ) -> Result<Option<usize>> {
+    for _ in 0..FAULTS {
+        match try_read_record(conn, msg, len, flags) {
+            Err(e) if e == EFAULT && msg.fault_in(u32::try_from(len).unwrap_or(u32::MAX)) => {}
+            result => return result,
+        }
+    }
+    Err(EFAULT)
+}
+
+fn try_read_record(
+    conn: &Connection,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    flags: u32,
+) -> Result<Option<usize>> {
     let _rx = conn.rx.lock();
     let found = conn.with_rx(|proto, view, _| {
         let Some(record) = proto.rx_record(view)? else {
@@ -205,7 +238,9 @@ fn read_record(
     let Ok(Some((record, want, spans))) = found else {
         return Ok(None);
     };
-    if copy(conn, msg, &spans) < want {
+    let copied = copy(conn, msg, &spans);
+    if copied < want {
+        msg.revert(copied);
         return Err(EFAULT);
     }
     let peek = flags & MSG_PEEK != 0;

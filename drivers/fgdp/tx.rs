@@ -71,8 +71,22 @@ fn send_stream(
     Ok(sent)
 }
 
+/// How often pages may vanish between being brought in and being copied.
+pub(crate) const FAULTS: u32 = 64;
+
 /// Writes what fits now; 0 when the ring is full.
 fn write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
+    for _ in 0..FAULTS {
+        match try_write(sk, conn, msg) {
+            // Not under the lock: user memory may take for ever to come.
+            Err(e) if e == EFAULT && msg.fault_in(1) => {}
+            result => return result,
+        }
+    }
+    Err(EFAULT)
+}
+
+fn try_write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
     let step = want.min(CHUNK);
@@ -127,16 +141,24 @@ fn send_record(
     if size > max_ring(sk) {
         return Err(EMSGSIZE);
     }
+    let mut faults = 0;
     loop {
         let (phase, shut) =
             conn.with_phase(|proto, view, phase| Ok((phase, proto.peer_rx_shut(view)?)))?;
         check(sk, phase, shut)?;
         {
-            let _tx = conn.tx.lock();
+            let tx = conn.tx.lock();
             if space(sk, conn, size)? >= size {
                 let at = conn.with(|proto, view| Ok(proto.tx_spans(view, RECORD_HDR, len)))?;
-                if copy(conn, msg, &at) < len {
-                    return Err(EFAULT);
+                let copied = copy(conn, msg, &at);
+                if copied < len {
+                    drop(tx);
+                    msg.revert(copied);
+                    faults += 1;
+                    if faults > FAULTS || !msg.fault_in(len) {
+                        return Err(EFAULT);
+                    }
+                    continue;
                 }
                 if !conn.with(|proto, view| Ok(proto.tx_record(view, len)))? {
                     return Err(EMSGSIZE);

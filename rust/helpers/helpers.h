@@ -27,6 +27,7 @@ enum fgdp_const {
 
 struct completion;
 struct file;
+struct iov_iter;
 struct genl_family;
 struct net;
 struct netlink_callback;
@@ -107,6 +108,10 @@ struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
 void *fgdp_helper_vzalloc(unsigned long size);
 
 bool fgdp_helper_is_write_back(void *addr);
+size_t fgdp_helper_copy_from_iter_nofault(void *to, size_t len, struct iov_iter *iter);
+size_t fgdp_helper_copy_to_iter_nofault(const void *from, size_t len, struct iov_iter *iter);
+size_t fgdp_helper_fault_in_readable(const struct iov_iter *iter, size_t len);
+size_t fgdp_helper_fault_in_writeable(const struct iov_iter *iter, size_t len);
 void fgdp_helper_memcpy(void *to, const void *from, size_t len);
 void fgdp_helper_memzero(void *to, size_t len);
 

@@ -3,6 +3,8 @@
 #include <linux/io.h>
 #include <linux/pgtable.h>
 #include <linux/string.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
 
 /*
  * memremap(MEMREMAP_WB) succeeds with uncached pages where a firmware range
@@ -36,4 +38,40 @@ void fgdp_helper_memzero(void *to, size_t len)
 {
 	memset(to, 0, len);
 	barrier();
+}
+
+/*
+ * Copies that do not wait for user memory: whoever holds a ring's frames must
+ * let them go in bounded time, and a page fault may take for ever.
+ */
+size_t fgdp_helper_copy_from_iter_nofault(void *to, size_t len, struct iov_iter *iter)
+{
+	size_t copied;
+
+	pagefault_disable();
+	copied = _copy_from_iter(to, len, iter);
+	pagefault_enable();
+	return copied;
+}
+
+size_t fgdp_helper_copy_to_iter_nofault(const void *from, size_t len, struct iov_iter *iter)
+{
+	size_t copied;
+
+	pagefault_disable();
+	copied = _copy_to_iter(from, len, iter);
+	pagefault_enable();
+	return copied;
+}
+
+/* How many of @len bytes user memory cannot give; brings the others in. */
+size_t fgdp_helper_fault_in_readable(const struct iov_iter *iter, size_t len)
+{
+	return fault_in_iov_iter_readable(iter, len);
+}
+
+/* How many of @len bytes user memory cannot take; brings the others in. */
+size_t fgdp_helper_fault_in_writeable(const struct iov_iter *iter, size_t len)
+{
+	return fault_in_iov_iter_writeable(iter, len);
 }

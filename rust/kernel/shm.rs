@@ -173,7 +173,7 @@ impl Part {
             return 0;
         };
         // SAFETY: `from` has `len` mapped bytes; `iter` is valid by its type's invariant.
-        unsafe { ffi::_copy_to_iter(from.cast(), len, iter.as_raw().cast()) }
+        unsafe { ffi::fgdp_helper_copy_to_iter_nofault(from.cast(), len, iter.as_raw().cast()) }
     }
 }
 
@@ -214,12 +214,14 @@ impl SlotMem {
     }
 
     /// Copies `len` bytes of `iter` to `off`; returns how many the user's memory yielded, 0 if the range is outside.
+    ///
+    /// Does not wait for pages: those that are missing end the copy.
     pub(crate) fn copy_from_iter(&self, off: u64, len: usize, iter: &mut IovSource<'_>) -> usize {
         let Some(to) = self.0.at(off, len as u64) else {
             return 0;
         };
         // SAFETY: `to` has `len` mapped bytes; `iter` is valid by its type's invariant.
-        unsafe { ffi::_copy_from_iter(to.cast(), len, iter.as_raw().cast()) }
+        unsafe { ffi::fgdp_helper_copy_from_iter_nofault(to.cast(), len, iter.as_raw().cast()) }
     }
 
 }
@@ -280,6 +282,8 @@ impl GroupMem {
     }
 
     /// Copies `len` bytes at `off` to `iter`; returns how many the user's memory took, 0 if the range is outside.
+    ///
+    /// Does not wait for pages: those that are missing end the copy.
     pub(crate) fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
         self.0.copy_to_iter(off, len, iter)
     }

@@ -340,9 +340,10 @@ struct fgdp_msg {
  * The ring of a direction is [ring_pfn, ring_pfn + ring_frames) for positions
  * from ring_base on; a byte at position p lies at p modulo the ring's size
  * (a power of two). The producer changes ring_* only when the consumer's head
- * has reached ring_base; ring_serial then counts up, after the other ring_*
- * words and before tail are written. Bytes before ring_base are in the
- * previous ring.
+ * has passed ring_base, that is, a byte of the current ring was consumed;
+ * ring_serial then counts up, after the other ring_* words and before tail are
+ * written. Bytes before ring_base are in the previous ring. A new entry is
+ * zero but for id and space_event, which is 0xffffffff.
  */
 struct fgdp_conn {
 	/* as producer */

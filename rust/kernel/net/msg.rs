@@ -36,6 +36,19 @@ impl<'a> SendMsg<'a> {
         // as a source because this is a send.
         unsafe { IovSource::from_raw((&raw mut self.raw.msg_iter).cast()) }
     }
+
+    /// Brings the next `len` bytes of user memory in; false if not even the first is there. Sleeps.
+    pub(crate) fn fault_in(&mut self, len: u32) -> bool {
+        // SAFETY: The iterator is valid and exclusively ours.
+        let missing = unsafe { ffi::fgdp_helper_fault_in_readable(&self.raw.msg_iter, len as usize) };
+        missing < len as usize
+    }
+
+    /// Takes the last `n` bytes back. The caller has copied at least as many in this call.
+    pub(crate) fn revert(&mut self, n: u32) {
+        // SAFETY: By the caller's word, the iterator has advanced by `n` at least.
+        unsafe { ffi::iov_iter_revert(&mut self.raw.msg_iter, n as usize) };
+    }
 }
 
 /// A message to fill.
@@ -62,6 +75,20 @@ impl<'a> RecvMsg<'a> {
         // SAFETY: The message, and with it the iterator, is exclusively ours; the kernel set it up
         // as a destination because this is a receive.
         unsafe { IovDest::from_raw((&raw mut self.raw.msg_iter).cast()) }
+    }
+
+    /// Brings the next `len` bytes of user memory in, to be written; false if not even the first is
+    /// there. Sleeps.
+    pub(crate) fn fault_in(&mut self, len: u32) -> bool {
+        // SAFETY: The iterator is valid and exclusively ours.
+        let missing = unsafe { ffi::fgdp_helper_fault_in_writeable(&self.raw.msg_iter, len as usize) };
+        missing < len as usize
+    }
+
+    /// Takes the last `n` bytes back. The caller has copied at least as many in this call.
+    pub(crate) fn revert(&mut self, n: u32) {
+        // SAFETY: By the caller's word, the iterator has advanced by `n` at least.
+        unsafe { ffi::iov_iter_revert(&mut self.raw.msg_iter, n as usize) };
     }
 }
 
