@@ -127,7 +127,7 @@ impl<F: Family> Registration<F> {
         // SAFETY: All-zero is a valid `struct genl_family`: no callback, no attribute.
         let mut family: ffi::genl_family = unsafe { core::mem::zeroed() };
         for (to, from) in family.name.iter_mut().zip(F::NAME.to_bytes_with_nul()) {
-            *to = *from as _;
+            *to = *from;
         }
         family.version = F::VERSION;
         family.module = module.as_ptr().cast();

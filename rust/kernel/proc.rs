@@ -152,11 +152,17 @@ impl<L: Listing> Ops<L> {
         core::ptr::without_provenance_mut(found.wrapping_add(1) as usize)
     }
 
+    /// # Safety
+    ///
+    /// Called by procfs for a reader of a file that [`File::new`] created for an `L`.
     unsafe extern "C" fn start(m: *mut ffi::seq_file, pos: *mut ffi::loff_t) -> *mut c_void {
         // SAFETY: The kernel calls this for a reader of our file, with its position.
         unsafe { Self::find(Self::listing(m), &mut *pos) }
     }
 
+    /// # Safety
+    ///
+    /// Called by procfs for a reader of a file that [`File::new`] created for an `L`.
     unsafe extern "C" fn next(
         m: *mut ffi::seq_file,
         _v: *mut c_void,
@@ -168,8 +174,14 @@ impl<L: Listing> Ops<L> {
         Self::find(listing, pos)
     }
 
+    /// # Safety
+    ///
+    /// Called by procfs for a reader of a file that [`File::new`] created for an `L`.
     unsafe extern "C" fn stop(_m: *mut ffi::seq_file, _v: *mut c_void) {}
 
+    /// # Safety
+    ///
+    /// Called by procfs for a reader of a file that [`File::new`] created for an `L`.
     unsafe extern "C" fn show(m: *mut ffi::seq_file, v: *mut c_void) -> c_int {
         // SAFETY: The kernel calls this for a reader of our file, under the reader's lock.
         let (listing, out) = unsafe {
