@@ -185,7 +185,10 @@ impl Connection {
 
     /// Own address.
     pub(crate) fn local(&self) -> Addr {
-        Addr { guest: self.local_guest(), port: self.local_port }
+        Addr {
+            guest: self.local_guest(),
+            port: self.local_port,
+        }
     }
 
     /// Own guest id in the connection's group.
@@ -195,7 +198,10 @@ impl Connection {
 
     /// The peer's address.
     pub(crate) fn remote(&self) -> Addr {
-        Addr { guest: self.channel.guest(), port: self.remote_port }
+        Addr {
+            guest: self.channel.guest(),
+            port: self.remote_port,
+        }
     }
 
     /// The memory that both ends see.
@@ -467,7 +473,11 @@ impl Connection {
             }
             let abort = reset || unread;
             let proto = &mut state.proto;
-            let data = if abort { proto.tx_reset(&view) } else { proto.tx_fin(&view) };
+            let data = if abort {
+                proto.tx_reset(&view)
+            } else {
+                proto.tx_fin(&view)
+            };
             let space = proto.shut_rx(&view);
             drop(state);
             self.notify_data(Ok(data));
@@ -573,9 +583,20 @@ impl Connection {
                 dst_port: self.remote_port,
                 kind: self.kind,
             },
-            pending::ACCEPT => Msg::Accept { conn: peer()?, peer_conn: self.id },
-            pending::DATA => Msg::Ready { conn: peer()?, data: true, space: false },
-            pending::SPACE => Msg::Ready { conn: peer()?, data: false, space: true },
+            pending::ACCEPT => Msg::Accept {
+                conn: peer()?,
+                peer_conn: self.id,
+            },
+            pending::DATA => Msg::Ready {
+                conn: peer()?,
+                data: true,
+                space: false,
+            },
+            pending::SPACE => Msg::Ready {
+                conn: peer()?,
+                data: false,
+                space: true,
+            },
             pending::DONE => Msg::Done { conn: peer()? },
             _ => return None,
         })
@@ -599,7 +620,9 @@ impl Connection {
     /// Whether the peer has read everything; else asks to be woken when it has.
     pub(crate) fn arm_drained(&self) -> bool {
         self.phase() == Phase::Dead
-            || self.with(|proto, view| proto.arm_drained(view)).unwrap_or(true)
+            || self
+                .with(|proto, view| proto.arm_drained(view))
+                .unwrap_or(true)
                 && self.unacked() == 0
     }
 

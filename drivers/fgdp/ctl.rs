@@ -67,10 +67,16 @@ impl Ctl {
     pub(crate) fn new() -> Result<Self> {
         let mut peers = KVec::with_capacity(MAX_SLOTS as usize, GFP_KERNEL)?;
         for _ in 0..MAX_SLOTS {
-            let peer = PeerCtl { chan: ctrl::Channel::new(), channel: None };
+            let peer = PeerCtl {
+                chan: ctrl::Channel::new(),
+                channel: None,
+            };
             peers.push(peer, GFP_KERNEL)?;
         }
-        Ok(Self { peers, announced: Announced::default() })
+        Ok(Self {
+            peers,
+            announced: Announced::default(),
+        })
     }
 
     fn peer(&mut self, slot: u32) -> Option<&mut PeerCtl> {
@@ -104,7 +110,11 @@ impl Device {
             ivshmem_id: self.transport.bell_id().unwrap_or(NO_IVSHMEM),
         };
         self.call(&Request::Hello(hello)).map_err(|e| {
-            pr_err!("{}: the host refused HELLO: {:?}\n", self.transport.name(), e);
+            pr_err!(
+                "{}: the host refused HELLO: {:?}\n",
+                self.transport.name(),
+                e
+            );
             EIO
         })?;
         self.add_job(Job::Scan)?;
@@ -145,7 +155,13 @@ impl Device {
                     Job::Scan => self.scan(&mut ctl),
                     Job::Addresses => self.announce(&mut ctl.announced),
                     Job::Want(slot) => self.feed(&mut ctl, slot, Input::Want),
-                    Job::Connect { channel, peer_conn, src_port, dst_port, kind } => {
+                    Job::Connect {
+                        channel,
+                        peer_conn,
+                        src_port,
+                        dst_port,
+                        kind,
+                    } => {
                         self.accept(&channel, peer_conn, src_port, dst_port, kind);
                     }
                 }
@@ -195,7 +211,10 @@ impl Device {
         peer.set_entry(&entry);
         let bell = (entry.ivshmem_id != NO_IVSHMEM).then_some(entry.ivshmem_id);
         self.transport.set_peer_bell(slot, bell);
-        let input = Input::Directory { state: entry.state, generation: entry.generation };
+        let input = Input::Directory {
+            state: entry.state,
+            generation: entry.generation,
+        };
         self.feed(ctl, slot, input);
         if entry.state == PeerState::Ready {
             self.feed(ctl, slot, Input::Want);
@@ -206,7 +225,12 @@ impl Device {
     fn event(self: &Arc<Self>, ctl: &mut Ctl, bytes: &[u8]) {
         match Event::parse(bytes) {
             Ok(Event::Peer { peer, .. }) => self.read_entry(ctl, peer),
-            Ok(Event::Channel { peer, generation, open, reason }) => {
+            Ok(Event::Channel {
+                peer,
+                generation,
+                open,
+                reason,
+            }) => {
                 // The directory may have changed before: its event comes first, but may be lost.
                 let input = if open {
                     Input::PeerOpened { generation }
@@ -251,12 +275,24 @@ impl Device {
                 None
             }
             Action::CallOpen { generation } => {
-                let channel = wire::Channel { peer: slot, peer_generation: generation, reason: Reason::None };
-                Some(Input::OpenReply(self.status(&Request::ChannelOpen(channel))))
+                let channel = wire::Channel {
+                    peer: slot,
+                    peer_generation: generation,
+                    reason: Reason::None,
+                };
+                Some(Input::OpenReply(
+                    self.status(&Request::ChannelOpen(channel)),
+                ))
             }
             Action::CallClose { generation, reason } => {
-                let channel = wire::Channel { peer: slot, peer_generation: generation, reason };
-                Some(Input::CloseReply(self.status(&Request::ChannelClose(channel))))
+                let channel = wire::Channel {
+                    peer: slot,
+                    peer_generation: generation,
+                    reason,
+                };
+                Some(Input::CloseReply(
+                    self.status(&Request::ChannelClose(channel)),
+                ))
             }
             Action::PeerReady => {
                 let Some(channel) = state.channel.clone() else {
@@ -319,13 +355,27 @@ impl Device {
             count.add(1, Relaxed);
         }
         if reason.is_violation() {
-            pr_warn!("{}: channel to slot {} broken: {}\n", self.transport.name(), peer.number, reason.name());
+            pr_warn!(
+                "{}: channel to slot {} broken: {}\n",
+                self.transport.name(),
+                peer.number,
+                reason.name()
+            );
         }
         self.set_up(peer.number, false);
         peer.clear_channel(reason);
-        let state = if reason.is_violation() { ChanState::Broken } else { ChanState::Closed };
+        let state = if reason.is_violation() {
+            ChanState::Broken
+        } else {
+            ChanState::Closed
+        };
         let generation = peer.entry().generation;
-        ChanHdr { state, peer_generation: generation, reason }.write(self.slot(), peer.number);
+        ChanHdr {
+            state,
+            peer_generation: generation,
+            reason,
+        }
+        .write(self.slot(), peer.number);
         if let Some(channel) = channel {
             channel.kill(reason);
             channel.silence();
@@ -343,7 +393,10 @@ impl Device {
         let Some(extent) = self.pool.lock().offer(p.slot, units) else {
             return;
         };
-        let range = [Range { pfn: extent.pfn, frames: extent.frames }];
+        let range = [Range {
+            pfn: extent.pfn,
+            frames: extent.frames,
+        }];
         let Some(ranges) = Ranges::new(&range) else {
             return;
         };
@@ -397,7 +450,11 @@ impl Device {
     fn accept_frames(&self, channel: &Channel, frames: &Frames<'_>) -> Result<(), Reason> {
         let mut accepted = channel.accepted.lock();
         for range in frames.ranges.iter().take(MAX_RANGES) {
-            let extent = Extent { id: frames.extent, pfn: range.pfn, frames: range.frames };
+            let extent = Extent {
+                id: frames.extent,
+                pfn: range.pfn,
+                frames: range.frames,
+            };
             accepted.insert(extent)?;
         }
         drop(accepted);
@@ -470,7 +527,14 @@ impl Device {
             Ok(()) => self.counters.accepts.add(1, Relaxed),
             Err(Some(error)) => {
                 self.counters.refusals.add(1, Relaxed);
-                channel.send_later(self, lane, &Msg::Refuse { conn: peer_conn, error });
+                channel.send_later(
+                    self,
+                    lane,
+                    &Msg::Refuse {
+                        conn: peer_conn,
+                        error,
+                    },
+                );
             }
             Err(None) => {}
         }

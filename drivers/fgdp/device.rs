@@ -14,8 +14,8 @@ use crate::ctl::{Ctl, Job};
 use crate::family::AfFgdp;
 use crate::peer::Peer;
 use crate::proto::ctrl::{IdSlot, Ids};
-use crate::proto::mem::Mem;
 use crate::proto::grant::{FramePool, NoRun, Unit};
+use crate::proto::mem::Mem;
 use crate::proto::stream::Ring;
 use crate::proto::wire::{
     Call, CallTable, HostHdr, Kind, Reason, SlotHdr, CONN_INDEX_MASK, MAX_CONNS, MAX_SLOTS,
@@ -171,8 +171,12 @@ impl Device {
             table.conns.push(None, GFP_KERNEL)?;
         }
         let ctl = Ctl::new()?;
-        SlotHdr { generation: identity.generation, lanes: identity.lanes, conns }
-            .write(transport.slot());
+        SlotHdr {
+            generation: identity.generation,
+            lanes: identity.lanes,
+            conns,
+        }
+        .write(transport.slot());
         Arc::pin_init(
             pin_init!(Self {
                 stack,
@@ -231,7 +235,8 @@ impl Device {
         let bit = 1u32.wrapping_shl(number);
         // Written by `ctl` alone.
         let old = self.up_mask.load(Relaxed);
-        self.up_mask.store(if up { old | bit } else { old & !bit }, Release);
+        self.up_mask
+            .store(if up { old | bit } else { old & !bit }, Release);
     }
 
     /// Channels that are up. Any context.
@@ -402,7 +407,8 @@ impl Device {
     pub(crate) fn reclaim(&self, slot: u32) {
         for at in 0..Self::TABLE_LEN {
             let conn = self.connection_at(at);
-            if let Some(conn) = conn.filter(|c| c.channel.is_dead() && c.channel.peering.slot == slot)
+            if let Some(conn) =
+                conn.filter(|c| c.channel.is_dead() && c.channel.peering.slot == slot)
             {
                 self.remove(conn.id());
             }

@@ -109,7 +109,11 @@ impl Family for AfFgdp {
         if protocol != 0 {
             return Err(Errno::ProtoNoSupport.into());
         }
-        let inner = Inner { bound: None, local: GuestId::ANY, role: Role::Idle };
+        let inner = Inner {
+            bound: None,
+            local: GuestId::ANY,
+            role: Role::Idle,
+        };
         let stack = stack.clone();
         Ok(try_pin_init!(Self {
             stack,
@@ -128,10 +132,7 @@ impl Family for AfFgdp {
         })?
     }
 
-    fn create_accepted(
-        stack: &Arc<Stack>,
-        conn: &Arc<Connection>,
-    ) -> impl PinInit<Self, Error> {
+    fn create_accepted(stack: &Arc<Stack>, conn: &Arc<Connection>) -> impl PinInit<Self, Error> {
         let inner = Inner {
             bound: None,
             local: conn.local_guest(),
@@ -306,9 +307,15 @@ impl Family for AfFgdp {
         }
         let addr = match (&inner.role, &inner.bound) {
             (Role::Connected(conn), _) => conn.local(),
-            (_, Some(bound)) => Addr { guest: inner.local, port: bound.port },
+            (_, Some(bound)) => Addr {
+                guest: inner.local,
+                port: bound.port,
+            },
             // As for TCP, a socket that is not bound has address and port zero.
-            (_, None) => Addr { guest: inner.local, port: 0 },
+            (_, None) => Addr {
+                guest: inner.local,
+                port: 0,
+            },
         };
         drop(inner);
         Ok(addr.write(family, name))
@@ -317,7 +324,11 @@ impl Family for AfFgdp {
     fn poll(sk: &Sock<Self>) -> u32 {
         let data = sk.data();
         if let Some(listener) = data.listener() {
-            return if listener.is_empty() { 0 } else { EPOLLIN | EPOLLRDNORM };
+            return if listener.is_empty() {
+                0
+            } else {
+                EPOLLIN | EPOLLRDNORM
+            };
         }
         let mut mask = if sk.err() != 0 { EPOLLERR } else { 0 };
         match data.connection() {

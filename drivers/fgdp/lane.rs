@@ -79,11 +79,25 @@ fn dispatch(
         Arc::ptr_eq(&conn.channel, channel).then_some(conn)
     };
     match *msg {
-        Msg::Connect { peer_conn, src_port, dst_port, kind } => {
-            let job = Job::Connect { channel: channel.clone(), peer_conn, src_port, dst_port, kind };
+        Msg::Connect {
+            peer_conn,
+            src_port,
+            dst_port,
+            kind,
+        } => {
+            let job = Job::Connect {
+                channel: channel.clone(),
+                peer_conn,
+                src_port,
+                dst_port,
+                kind,
+            };
             let crowded = device.jobs.lock().len() >= MAX_CONNECTS;
             if crowded || device.add_job(job).is_err() {
-                let refuse = Msg::Refuse { conn: peer_conn, error: Refusal::NoMem };
+                let refuse = Msg::Refuse {
+                    conn: peer_conn,
+                    error: Refusal::NoMem,
+                };
                 device.counters.refusals.add(1, Relaxed);
                 channel.send_later(device, lane, &refuse);
             }

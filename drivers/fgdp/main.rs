@@ -108,7 +108,10 @@ fn loopback(stack: &Arc<Stack>, mib: u32) -> Result<Option<(Arc<Loopback>, Arc<D
         return Ok(None);
     }
     let transport = Loopback::new(u64::from(mib) << 20, 1).inspect_err(|_| {
-        pr_err!("loopback_mib={}: give an even number of 16 or more, or 0\n", mib);
+        pr_err!(
+            "loopback_mib={}: give an even number of 16 or more, or 0\n",
+            mib
+        );
     })?;
     let device = Device::new(stack.clone(), transport.clone())?;
     transport.set_upcalls(Some(Arc::new(Port(device.clone()), GFP_KERNEL)?));
@@ -124,20 +127,27 @@ impl kernel::Module for Fgdp {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let number = *module_parameters::family.value();
         let doorbell = *module_parameters::doorbell.value();
-        let mode = DoorbellMode::from_u8(doorbell).ok_or(EINVAL).inspect_err(|_| {
-            pr_err!("doorbell={}: give 0, 1 or 2\n", doorbell);
-        })?;
+        let mode = DoorbellMode::from_u8(doorbell)
+            .ok_or(EINVAL)
+            .inspect_err(|_| {
+                pr_err!("doorbell={}: give 0, 1 or 2\n", doorbell);
+            })?;
         let queues = Queues::new()?;
         let stack = Stack::new(number, *module_parameters::spin_usec.value())?;
         let loopback = loopback(&stack, *module_parameters::loopback_mib.value())?;
         let guard = LoopbackGuard(loopback);
-        let attacher = Attacher { stack: stack.clone() };
+        let attacher = Attacher {
+            stack: stack.clone(),
+        };
         let virtio = transport::virtio::register(module, mode, attacher)?;
         let watch = Watch::new(stack.clone())?;
         let listings = Listings::new(&stack)?;
         let netlink = sys::genl::Registration::new(module, Netlink::new(&stack))?;
         let family = Registration::new(module, number, stack).inspect_err(|_| {
-            pr_err!("family {} is in use: give another number by the parameter family\n", number);
+            pr_err!(
+                "family {} is in use: give another number by the parameter family\n",
+                number
+            );
         })?;
         Ok(Fgdp {
             _watch: watch,

@@ -37,7 +37,13 @@ pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
             // Armed in vain means that there is enough by now.
             let writable = size == 0 || free >= enough || proto.arm_space(view, enough)?;
             let broken_pipe = proto.peer_rx_shut(view)?;
-            Ok((avail, writable || broken_pipe, proto.rx_fin(), proto.rx_reset(), more))
+            Ok((
+                avail,
+                writable || broken_pipe,
+                proto.rx_fin(),
+                proto.rx_reset(),
+                more,
+            ))
         });
         let Ok((avail, writable, fin, reset, again)) = look else {
             return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP | EPOLLERR;

@@ -5,8 +5,8 @@
 //! Lock order: the table's lock is innermost; nothing is called under it.
 
 use crate::addr::{PORT_ANY, PORT_RESERVED};
-use crate::stack::Stack;
 use crate::listen::Listener;
+use crate::stack::Stack;
 use crate::sys::net::errno::Errno;
 use crate::sys::{self, lock::BhLock};
 use kernel::prelude::*;
@@ -30,11 +30,16 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) const fn new() -> Self {
-        Self { entries: KVVec::new(), next: 0 }
+        Self {
+            entries: KVVec::new(),
+            next: 0,
+        }
     }
 
     fn find(&self, port: u32) -> Result<usize, usize> {
-        self.entries.as_slice().binary_search_by_key(&port, |e| e.port)
+        self.entries
+            .as_slice()
+            .binary_search_by_key(&port, |e| e.port)
     }
 
     fn choose(&mut self) -> Option<(u32, usize)> {
@@ -83,9 +88,18 @@ impl Binding {
             // Within the capacity, so this neither allocates nor fails.
             ports
                 .entries
-                .insert_within_capacity(at, Entry { port, listener: None })
+                .insert_within_capacity(
+                    at,
+                    Entry {
+                        port,
+                        listener: None,
+                    },
+                )
                 .map_err(|_| ENOMEM)?;
-            return Ok(Self { stack: stack.clone(), port });
+            return Ok(Self {
+                stack: stack.clone(),
+                port,
+            });
         }
     }
 

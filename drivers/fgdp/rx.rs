@@ -6,11 +6,11 @@ use crate::conn::{Connection, Phase};
 use crate::family::AfFgdp;
 use crate::proto::stream::Spans;
 use crate::proto::wire::{Kind, RECORD_HDR};
-use crate::tx::FAULTS;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::RecvMsg;
 use crate::sys::net::sock::Sock;
+use crate::tx::FAULTS;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 
@@ -61,7 +61,11 @@ fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Empty {
     }
     let down = sk.shutdown_mask() & RCV_SHUTDOWN != 0;
     // FIN is the end only behind the last byte, which may have come meanwhile.
-    if (fin || down) && avail <= seen { Empty::End } else { Empty::Wait }
+    if (fin || down) && avail <= seen {
+        Empty::End
+    } else {
+        Empty::Wait
+    }
 }
 
 /// What a reader gets that read nothing to the end: what killed the connection once, then 0.
@@ -88,7 +92,10 @@ fn recv_stream(
     flags: u32,
     timeo: &mut isize,
 ) -> Result<usize> {
-    let how = How { peek: flags & MSG_PEEK != 0, discard: flags & MSG_TRUNC != 0 };
+    let how = How {
+        peek: flags & MSG_PEEK != 0,
+        discard: flags & MSG_TRUNC != 0,
+    };
     let target = sk.rcvlowat(flags & MSG_WAITALL != 0, len).min(len);
     let mut copied = 0usize;
     while copied < len {
@@ -154,12 +161,20 @@ fn try_read(
     if spans.bytes() == 0 {
         return Ok((0, false));
     }
-    let copied = if how.discard { spans.bytes() } else { copy(conn, msg, &spans) };
+    let copied = if how.discard {
+        spans.bytes()
+    } else {
+        copy(conn, msg, &spans)
+    };
     if copied == 0 {
         return Err(EFAULT);
     }
     // Bytes copied while the connection died may be somebody else's: they do not count.
-    let alive = if how.peek { conn.with(|_, _| Ok(())) } else { consume(conn, copied) };
+    let alive = if how.peek {
+        conn.with(|_, _| Ok(()))
+    } else {
+        consume(conn, copied)
+    };
     if alive.is_err() {
         return Ok((0, false));
     }
@@ -244,11 +259,21 @@ fn try_read_record(
         return Err(EFAULT);
     }
     let peek = flags & MSG_PEEK != 0;
-    let taken = conn.with(|proto, view| if peek { Ok(None) } else { proto.rx_consume_record(view).map(Some) });
+    let taken = conn.with(|proto, view| {
+        if peek {
+            Ok(None)
+        } else {
+            proto.rx_consume_record(view).map(Some)
+        }
+    });
     let Ok(taken) = taken else {
         return Ok(None);
     };
-    msg.add_flags(if want < record { MSG_EOR | MSG_TRUNC } else { MSG_EOR });
+    msg.add_flags(if want < record {
+        MSG_EOR | MSG_TRUNC
+    } else {
+        MSG_EOR
+    });
     if let Some(notify) = taken {
         conn.counters.rx_bytes.add(record.into(), Relaxed);
         conn.notify_space(Ok(notify));

@@ -26,7 +26,9 @@ pub(crate) struct Spin {
 impl Spin {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self { short: Atomic::new(false) }
+        Self {
+            short: Atomic::new(false),
+        }
     }
 
     /// Waits until `ready`: looks for a moment if that is worth it, then calls `sleep`.

@@ -33,7 +33,13 @@ pub(crate) fn send(sk: &Sock<AfFgdp>, msg: &mut SendMsg<'_>) -> Result<usize> {
         Kind::SeqPacket => send_record(sk, &conn, msg, &mut timeo),
     };
     // The caller turns EPIPE into the socket's error, once.
-    sent.map_err(|e| if conn.phase() == Phase::Dead { EPIPE } else { e })
+    sent.map_err(|e| {
+        if conn.phase() == Phase::Dead {
+            EPIPE
+        } else {
+            e
+        }
+    })
 }
 
 /// Why nothing can be sent any more, if that is so. `peer_shut`: the peer reads no more.
@@ -175,10 +181,13 @@ fn send_record(
 
 /// The largest ring of the socket, from `SO_SNDBUF`, in bytes.
 fn max_ring(sk: &Sock<AfFgdp>) -> u32 {
-    let bytes = u32::try_from(sk.sndbuf()).unwrap_or(0).min(RING_MAX_FRAMES << FRAME_SHIFT);
-    bytes
-        .next_power_of_two()
-        .clamp(RING_MIN_FRAMES << FRAME_SHIFT, RING_MAX_FRAMES << FRAME_SHIFT)
+    let bytes = u32::try_from(sk.sndbuf())
+        .unwrap_or(0)
+        .min(RING_MAX_FRAMES << FRAME_SHIFT);
+    bytes.next_power_of_two().clamp(
+        RING_MIN_FRAMES << FRAME_SHIFT,
+        RING_MAX_FRAMES << FRAME_SHIFT,
+    )
 }
 
 /// Free bytes in the ring. Brings a ring, and a larger one while it is short of `want`.
@@ -197,9 +206,16 @@ fn space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32) -> Result<u32> {
         return Ok(free);
     }
     let first = INITIAL_RING.max(want.min(max).next_power_of_two());
-    let next = if size == 0 { first } else { size.saturating_mul(2).max(first) };
+    let next = if size == 0 {
+        first
+    } else {
+        size.saturating_mul(2).max(first)
+    };
     let frames = next.min(max) >> FRAME_SHIFT;
-    let Some(ring) = conn.device.alloc_ring(&conn.channel, frames, size >> FRAME_SHIFT) else {
+    let Some(ring) = conn
+        .device
+        .alloc_ring(&conn.channel, frames, size >> FRAME_SHIFT)
+    else {
         return Ok(free);
     };
     adopt(conn, ring)?;
@@ -227,7 +243,11 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
             return Some(());
         }
         let size = conn.tx_ring_bytes();
-        let least = if conn.kind() == Kind::SeqPacket { want } else { 1 };
+        let least = if conn.kind() == Kind::SeqPacket {
+            want
+        } else {
+            1
+        };
         if size < least {
             // No ring, or a record that does not fit it. Woken when frames come, or when the peer has
             // read everything: then the ring may be replaced. A try is cheap.
@@ -246,18 +266,27 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
             };
         }
         let want = worth(conn, want, size);
-        let armed = conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
+        let armed =
+            conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
         armed.unwrap_or(true).then_some(())
     };
-    conn.tx_spin.wait(sk, || look(conn, want), || {
-        conn.counters.tx_waits.add(1, Relaxed);
-        sk.wait(timeo, ready)
-    })
+    conn.tx_spin.wait(
+        sk,
+        || look(conn, want),
+        || {
+            conn.counters.tx_waits.add(1, Relaxed);
+            sk.wait(timeo, ready)
+        },
+    )
 }
 
 /// Free bytes of a ring of `size` that are worth waking for: a record goes as a whole.
 fn worth(conn: &Connection, want: u32, size: u32) -> u32 {
-    if conn.kind() == Kind::SeqPacket { want } else { want.min(size / 2) }
+    if conn.kind() == Kind::SeqPacket {
+        want
+    } else {
+        want.min(size / 2)
+    }
 }
 
 fn look(conn: &Connection, want: u32) -> bool {

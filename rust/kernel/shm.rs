@@ -223,7 +223,6 @@ impl SlotMem {
         // SAFETY: `to` has `len` mapped bytes; `iter` is valid by its type's invariant.
         unsafe { ffi::fgdp_helper_copy_from_iter_nofault(to.cast(), len, iter.as_raw().cast()) }
     }
-
 }
 
 impl Mem for SlotMem {
@@ -287,7 +286,6 @@ impl GroupMem {
     pub(crate) fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
         self.0.copy_to_iter(off, len, iter)
     }
-
 }
 
 impl Mem for GroupMem {

@@ -70,7 +70,6 @@ impl Setup<'_> {
         unsafe { device::Device::from_raw((&raw mut (*self.vdev.as_ptr()).dev).cast()) }
     }
 
-
     /// Reads the first `bytes.len()` bytes, a multiple of 4, of the configuration space.
     pub(crate) fn read_config(&self, bytes: &mut [u8]) -> Result {
         if bytes.len() % 4 != 0 {

@@ -24,7 +24,10 @@ mod tests {
     #[test]
     fn names_of_every_length() -> Result {
         let mut name = [0u8; MAX_NAME];
-        let addr = Addr { guest: GuestId([0xa5; 16]), port: PORT_ANY };
+        let addr = Addr {
+            guest: GuestId([0xa5; 16]),
+            port: PORT_ANY,
+        };
         assert_eq!(addr.write(FAMILY, &mut name), ADDR_LEN);
         for len in 0..=MAX_NAME {
             let part = name.get(..len).ok_or(EINVAL)?;

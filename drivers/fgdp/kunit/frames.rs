@@ -74,7 +74,14 @@ mod tests {
         assert_eq!(pool.alloc(PEER, 1), Err(NoRun::Exhausted));
         assert_eq!(pool.alloc(PEER + 1, 1024), Err(NoRun::Exhausted));
         assert_eq!(pool.alloc(PEER + 1, 512), Err(NoRun::NeedExtent(1)));
-        for (pfn, frames) in [(FIRST - 1, 1024), (FIRST + 1, 1024), (FIRST + 512, 1024), (0, 4), (u32::MAX, 4), (FIRST + 3 * 512, 4)] {
+        for (pfn, frames) in [
+            (FIRST - 1, 1024),
+            (FIRST + 1, 1024),
+            (FIRST + 512, 1024),
+            (0, 4),
+            (u32::MAX, 4),
+            (FIRST + 3 * 512, 4),
+        ] {
             assert!(!pool.free(pfn, frames));
         }
         assert!(pool.free(FIRST, 1024));
@@ -95,7 +102,10 @@ mod tests {
         assert_eq!(table_units(MAX_CONNS), 5);
         assert_eq!(Pool::units(BASE, 0, 1).1, 0);
         assert_eq!(Pool::units(u64::MAX, u64::MAX, u32::MAX).1, 0);
-        assert_eq!(Pool::units(BASE, SIZE, 1).0, ((BASE >> 21) as u32 + 3) * EXTENT_FRAMES);
+        assert_eq!(
+            Pool::units(BASE, SIZE, 1).0,
+            ((BASE >> 21) as u32 + 3) * EXTENT_FRAMES
+        );
     }
 
     #[test]
@@ -116,7 +126,11 @@ mod tests {
             assert_eq!(accepted.insert(bad), Err(Reason::BadExtent));
         }
         assert_eq!(accepted.insert(extent(first + 512, 512)), Ok(()));
-        for bad in [extent(first + 512, 1), extent(first, 513), extent(first, end - first)] {
+        for bad in [
+            extent(first + 512, 1),
+            extent(first, 513),
+            extent(first, end - first),
+        ] {
             assert_eq!(accepted.insert(bad), Err(Reason::BadExtent));
         }
         assert_eq!(accepted.insert(extent(first, 512)), Ok(()));
@@ -144,11 +158,18 @@ mod tests {
     fn a_full_table_of_extents() -> Result {
         let size = 1 << 30;
         let mut accepted = KBox::new(Accepted::new(0, size, 1), GFP_KERNEL)?;
-        let extent = |n: u32| Extent { id: n, pfn: (n + 3) * EXTENT_FRAMES, frames: 1 };
+        let extent = |n: u32| Extent {
+            id: n,
+            pfn: (n + 3) * EXTENT_FRAMES,
+            frames: 1,
+        };
         for n in (0..MAX_EXTENTS as u32).rev() {
             assert_eq!(accepted.insert(extent(n)), Ok(()));
         }
-        assert_eq!(accepted.insert(extent(MAX_EXTENTS as u32)), Err(Reason::NoFrames));
+        assert_eq!(
+            accepted.insert(extent(MAX_EXTENTS as u32)),
+            Err(Reason::NoFrames)
+        );
         assert_eq!(accepted.len(), MAX_EXTENTS);
         assert_eq!(accepted.remove(0), Some(1));
         assert_eq!(accepted.insert(extent(MAX_EXTENTS as u32)), Ok(()));

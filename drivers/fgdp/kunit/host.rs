@@ -9,9 +9,10 @@ mod tests {
     use crate::kunit::{group, BASE, SIZE};
     use crate::proto::mem::{Mem, MemMut};
     use crate::proto::wire::{
-        encode_reply, AttachError, Call, CallEntry, CallTable, DirEntry, DirError, Event, Frames, FramesOp, HostHdr,
-        ParseError, PeerClass, PeerState, Range, Ranges, Reply, ReplyBody, Request, Status, CALL_F_REQUIRED,
-        CALL_VERSION, EVENT_SIZE, HOST_MAGIC, MAX_CALLS, MAX_RANGES, MAX_REQUEST, MAX_SLOTS,
+        encode_reply, AttachError, Call, CallEntry, CallTable, DirEntry, DirError, Event, Frames,
+        FramesOp, HostHdr, ParseError, PeerClass, PeerState, Range, Ranges, Reply, ReplyBody,
+        Request, Status, CALL_F_REQUIRED, CALL_VERSION, EVENT_SIZE, HOST_MAGIC, MAX_CALLS,
+        MAX_RANGES, MAX_REQUEST, MAX_SLOTS,
     };
     use crate::sys::shm::LocalGroup;
     use kernel::prelude::*;
@@ -26,7 +27,12 @@ mod tests {
     };
 
     fn line(group: &LocalGroup, index: u32, nr: u16, version: u16, flags: u32) {
-        let entry = CallEntry { nr, version, flags, quota: u64::from(nr) << 33 };
+        let entry = CallEntry {
+            nr,
+            version,
+            flags,
+            quota: u64::from(nr) << 33,
+        };
         entry.write(&group.host, TABLE, index);
     }
 
@@ -42,8 +48,16 @@ mod tests {
         let group = group()?;
         assert_eq!(HostHdr::read(&group.group), Err(AttachError::HostMagic));
         let end = (BASE + SIZE) as u32;
-        let table = |table_offset, table_entries| HostHdr { table_offset, table_entries, ..GOOD };
-        let dir = |dir_offset, dir_entries| HostHdr { dir_offset, dir_entries, ..GOOD };
+        let table = |table_offset, table_entries| HostHdr {
+            table_offset,
+            table_entries,
+            ..GOOD
+        };
+        let dir = |dir_offset, dir_entries| HostHdr {
+            dir_offset,
+            dir_entries,
+            ..GOOD
+        };
         for (hdr, want) in [
             (GOOD, Ok(GOOD)),
             (table(32, MAX_CALLS), Ok(table(32, MAX_CALLS))),
@@ -83,18 +97,36 @@ mod tests {
         assert_eq!(table.quota(Call::Frames), Some(6 << 33));
         assert_eq!(table.quota(Call::Stats), None);
 
-        let five = HostHdr { table_entries: 5, ..GOOD };
+        let five = HostHdr {
+            table_entries: 5,
+            ..GOOD
+        };
         for (nr, version, flags, want) in [
             // Calls of another time are skipped unless they are required.
             (9, CALL_VERSION, 0, Ok(table)),
             (0, CALL_VERSION, 0, Ok(table)),
             (u16::MAX, u16::MAX, !CALL_F_REQUIRED, Ok(table)),
-            (9, CALL_VERSION, CALL_F_REQUIRED, Err(AttachError::UnknownCall(9))),
+            (
+                9,
+                CALL_VERSION,
+                CALL_F_REQUIRED,
+                Err(AttachError::UnknownCall(9)),
+            ),
             (0, CALL_VERSION, u32::MAX, Err(AttachError::UnknownCall(0))),
             (Call::Stats.nr(), CALL_VERSION + 1, 0, Ok(table)),
-            (Call::Stats.nr(), 0, CALL_F_REQUIRED, Err(AttachError::UnknownCall(7))),
+            (
+                Call::Stats.nr(),
+                0,
+                CALL_F_REQUIRED,
+                Err(AttachError::UnknownCall(7)),
+            ),
             // Twice.
-            (Call::Hello.nr(), CALL_VERSION, 0, Err(AttachError::HostTable)),
+            (
+                Call::Hello.nr(),
+                CALL_VERSION,
+                0,
+                Err(AttachError::HostTable),
+            ),
         ] {
             line(&group, 4, nr, version, flags);
             assert_eq!(CallTable::read(&group.group, &five), want);
@@ -111,8 +143,14 @@ mod tests {
             let want = Err(AttachError::MissingCall(call));
             assert_eq!(CallTable::read(&group.group, &GOOD), want);
         }
-        let none = HostHdr { table_entries: 0, ..GOOD };
-        assert_eq!(CallTable::read(&group.group, &none), Err(AttachError::MissingCall(Call::Hello)));
+        let none = HostHdr {
+            table_entries: 0,
+            ..GOOD
+        };
+        assert_eq!(
+            CallTable::read(&group.group, &none),
+            Err(AttachError::MissingCall(Call::Hello))
+        );
         Ok(())
     }
 
@@ -138,24 +176,51 @@ mod tests {
         group.host.store(at, seq | 1);
         assert_eq!(DirEntry::read(&group.group, DIR, 31), Err(DirError::Busy));
         for bad in [
-            DirEntry { slot_offset: BASE + 4096, ..entry },
-            DirEntry { slot_offset: 0, ..entry },
-            DirEntry { slot_offset: BASE * 2, ..entry },
-            DirEntry { slot_offset: u64::MAX << 21, ..entry },
-            DirEntry { slot_size: SIZE / 2, ..entry },
-            DirEntry { slot_size: u64::MAX << 21, ..entry },
-            DirEntry { num_addrs: 9, ..entry },
+            DirEntry {
+                slot_offset: BASE + 4096,
+                ..entry
+            },
+            DirEntry {
+                slot_offset: 0,
+                ..entry
+            },
+            DirEntry {
+                slot_offset: BASE * 2,
+                ..entry
+            },
+            DirEntry {
+                slot_offset: u64::MAX << 21,
+                ..entry
+            },
+            DirEntry {
+                slot_size: SIZE / 2,
+                ..entry
+            },
+            DirEntry {
+                slot_size: u64::MAX << 21,
+                ..entry
+            },
+            DirEntry {
+                num_addrs: 9,
+                ..entry
+            },
             DirEntry { lanes: 5, ..entry },
         ] {
             bad.write(&group.host, DIR, 31);
-            assert_eq!(DirEntry::read(&group.group, DIR, 31), Err(DirError::Invalid));
+            assert_eq!(
+                DirEntry::read(&group.group, DIR, 31),
+                Err(DirError::Invalid)
+            );
         }
         Ok(())
     }
 
     #[test]
     fn requests_of_every_length() -> Result {
-        let ranges = [Range { pfn: 512, frames: 512 }; MAX_RANGES];
+        let ranges = [Range {
+            pfn: 512,
+            frames: 512,
+        }; MAX_RANGES];
         let frames = Frames {
             op: FramesOp::Offer,
             peer: 31,
@@ -164,7 +229,11 @@ mod tests {
             ranges: Ranges::new(&ranges).ok_or(EINVAL)?,
         };
         let mut buf = KVec::from_elem(0u8, MAX_REQUEST, GFP_KERNEL)?;
-        for request in [Request::Frames(frames), Request::AddrAdd([1; 16]), Request::Bye] {
+        for request in [
+            Request::Frames(frames),
+            Request::AddrAdd([1; 16]),
+            Request::Bye,
+        ] {
             let len = request.encode(u64::MAX, &mut buf).ok_or(EINVAL)?;
             for short in 0..len {
                 let part = buf.get(..short).ok_or(EINVAL)?;
@@ -187,7 +256,10 @@ mod tests {
         let len = encode_reply(Status::Quota, 7, &ReplyBody::None, &mut buf).ok_or(EINVAL)?;
         assert_eq!(len, 16);
         let reply = Reply::parse(&buf).map_err(|_| EINVAL)?;
-        assert_eq!((reply.status, reply.cookie, reply.body.len()), (Status::Quota, 7, 0));
+        assert_eq!(
+            (reply.status, reply.cookie, reply.body.len()),
+            (Status::Quota, 7, 0)
+        );
         assert_eq!(Reply::parse(&buf[..15]), Err(ParseError::Length));
         buf[0] = 10;
         assert_eq!(Reply::parse(&buf), Err(ParseError::Value));
@@ -200,7 +272,10 @@ mod tests {
     #[test]
     fn events() -> Result {
         let mut buf = KVec::from_elem(0u8, EVENT_SIZE, GFP_KERNEL)?;
-        let event = Event::Peer { peer: 31, generation: u32::MAX };
+        let event = Event::Peer {
+            peer: 31,
+            generation: u32::MAX,
+        };
         let len = event.encode(&mut buf).ok_or(EINVAL)?;
         buf.truncate(len);
         assert!(Event::parse(&buf) == Ok(event));

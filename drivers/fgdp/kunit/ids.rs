@@ -51,7 +51,17 @@ mod tests {
     fn what_is_not_in_use_is_not_freed() -> Result {
         let mut ids = ids(3)?;
         let id = ids.alloc().ok_or(ENOSPC)?;
-        for wrong in [0, 1, 2, 3, id ^ 1 << 16, id ^ 1, u32::MAX, MAX_CONNS, 1 << 16 | CONN_INDEX_MASK] {
+        for wrong in [
+            0,
+            1,
+            2,
+            3,
+            id ^ 1 << 16,
+            id ^ 1,
+            u32::MAX,
+            MAX_CONNS,
+            1 << 16 | CONN_INDEX_MASK,
+        ] {
             assert!(!ids.contains(wrong));
             assert!(!ids.free(wrong));
         }

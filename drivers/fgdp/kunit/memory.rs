@@ -28,7 +28,19 @@ mod tests {
         group.slot.store_release(last, 0x0506_0708);
         assert_eq!(group.slot.load_acquire(0), 0x0102_0304);
         assert_eq!(group.group.load(BASE + last), 0x0506_0708);
-        for off in [SIZE, SIZE + 4, last + 1, last + 3, 1, 2, 3, u64::MAX, u64::MAX - 3, 1 << 63, BASE + SIZE] {
+        for off in [
+            SIZE,
+            SIZE + 4,
+            last + 1,
+            last + 3,
+            1,
+            2,
+            3,
+            u64::MAX,
+            u64::MAX - 3,
+            1 << 63,
+            BASE + SIZE,
+        ] {
             group.slot.store(off, u32::MAX);
             group.slot.store_release(off, u32::MAX);
             assert_eq!(group.slot.load(off), 0);

@@ -20,7 +20,9 @@ mod tests {
         for off in [lane::TAIL, lane::HEAD, lane::MSG_EVENT] {
             group.slot.store(at.wrapping_add(off), index);
         }
-        group.slot.store(at.wrapping_add(lane::SPACE_EVENT), index.wrapping_sub(1));
+        group
+            .slot
+            .store(at.wrapping_add(lane::SPACE_EVENT), index.wrapping_sub(1));
         (
             LaneTx::starting_at(SLOT, SLOT, 0, index),
             LaneRx::starting_at(SLOT, SLOT, 0, index),
@@ -57,17 +59,34 @@ mod tests {
     fn a_full_lane_wraps() -> Result {
         let group = group()?;
         let v = view(&group);
-        for index in [0, 1, u32::MAX, u32::MAX - LANE_MSGS + 1, u32::MAX - 3, 0x7fff_ff80] {
+        for index in [
+            0,
+            1,
+            u32::MAX,
+            u32::MAX - LANE_MSGS + 1,
+            u32::MAX - 3,
+            0x7fff_ff80,
+        ] {
             let (mut tx, mut rx) = lane_at(&group, index);
             for round in 0..3u32 {
                 for n in 0..LANE_MSGS {
-                    let rung = tx.push(&v, &Msg::Done { conn: round << 16 | n });
+                    let rung = tx.push(
+                        &v,
+                        &Msg::Done {
+                            conn: round << 16 | n,
+                        },
+                    );
                     assert_eq!(rung, Ok(n == 0));
                 }
                 assert_eq!(tx.in_flight(), LANE_MSGS);
                 assert_eq!(tx.push(&v, &Msg::Done { conn: 0 }), Err(PushError::Full));
                 for n in 0..LANE_MSGS {
-                    assert_eq!(rx.pop(&v), Ok(Some(Msg::Done { conn: round << 16 | n })));
+                    assert_eq!(
+                        rx.pop(&v),
+                        Ok(Some(Msg::Done {
+                            conn: round << 16 | n
+                        }))
+                    );
                 }
                 assert_eq!(rx.pop(&v), Ok(None));
                 assert_eq!(rx.publish_head(&v), Ok(false));
@@ -123,12 +142,16 @@ mod tests {
             for off in [LANE_MSGS + 1, 0x8000_0000, u32::MAX] {
                 let (mut tx, mut rx) = lane_at(&group, index);
                 let at = lane_area(SLOT, 0);
-                group.slot.store(at.wrapping_add(lane::TAIL), index.wrapping_add(off));
+                group
+                    .slot
+                    .store(at.wrapping_add(lane::TAIL), index.wrapping_add(off));
                 assert_eq!(rx.pop(&v), Err(Reason::BadLane));
                 group.slot.store(at.wrapping_add(lane::TAIL), index);
                 assert_eq!(rx.pop(&v), Err(Reason::BadLane));
 
-                group.slot.store(at.wrapping_add(lane::HEAD), index.wrapping_add(off));
+                group
+                    .slot
+                    .store(at.wrapping_add(lane::HEAD), index.wrapping_add(off));
                 assert_eq!(tx.arm_space(&v), Err(Reason::BadLane));
                 let msg = Msg::Done { conn: 1 };
                 assert_eq!(tx.push(&v, &msg), Err(PushError::Broken(Reason::BadLane)));
@@ -143,7 +166,9 @@ mod tests {
         let v = view(&group);
         let (_, mut rx) = lane_at(&group, 0);
         let at = lane_area(SLOT, 0);
-        group.slot.store(at.wrapping_add(crate::proto::wire::LANE_MSGS_OFFSET), 6);
+        group
+            .slot
+            .store(at.wrapping_add(crate::proto::wire::LANE_MSGS_OFFSET), 6);
         group.slot.store(at.wrapping_add(lane::TAIL), 1);
         assert_eq!(rx.pop(&v), Err(Reason::BadMsg));
         assert_eq!(rx.arm(&v), Err(Reason::BadMsg));

@@ -10,14 +10,19 @@ mod tests {
     use crate::proto::grant::{Accepted, Extent};
     use crate::proto::mem::MemMut;
     use crate::proto::stream::{Conn, Refused, Ring};
-    use crate::proto::wire::{conn, conn_entry, Kind, Reason, SlotHdr, EXTENT_FRAMES, FRAME_SHIFT, TX_FIN};
+    use crate::proto::wire::{
+        conn, conn_entry, Kind, Reason, SlotHdr, EXTENT_FRAMES, FRAME_SHIFT, TX_FIN,
+    };
     use crate::sys::shm::LocalGroup;
     use kernel::prelude::*;
 
     const CONNS: u32 = 64;
     /// First frame behind headers, channels and 64 connections.
     const FIRST: u32 = (BASE >> FRAME_SHIFT) as u32 + 3 * EXTENT_FRAMES;
-    const RING: Ring = Ring { pfn: FIRST, frames: 4 };
+    const RING: Ring = Ring {
+        pfn: FIRST,
+        frames: 4,
+    };
 
     struct Pair {
         group: LocalGroup,
@@ -29,17 +34,34 @@ mod tests {
     /// Two ends in the same table, one extent accepted.
     fn pair(kind: Kind) -> Result<Pair> {
         let group = group()?;
-        SlotHdr { generation: 1, lanes: 1, conns: CONNS }.write(&group.slot);
+        SlotHdr {
+            generation: 1,
+            lanes: 1,
+            conns: CONNS,
+        }
+        .write(&group.slot);
         let mut accepted = KBox::new(Accepted::new(BASE, SIZE, CONNS), GFP_KERNEL)?;
-        let extent = Extent { id: 1, pfn: FIRST, frames: EXTENT_FRAMES };
+        let extent = Extent {
+            id: 1,
+            pfn: FIRST,
+            frames: EXTENT_FRAMES,
+        };
         accepted.insert(extent).map_err(|_| EINVAL)?;
-        let (mut tx, mut rx) = (Conn::new(1 << 16, kind), Conn::new(1 << 16 | (CONNS - 1), kind));
+        let (mut tx, mut rx) = (
+            Conn::new(1 << 16, kind),
+            Conn::new(1 << 16 | (CONNS - 1), kind),
+        );
         let v = view(&group);
         tx.init_entry(&v);
         rx.init_entry(&v);
         tx.set_peer(&v, rx.own_id()).map_err(|_| EINVAL)?;
         rx.set_peer(&v, tx.own_id()).map_err(|_| EINVAL)?;
-        Ok(Pair { group, accepted, tx, rx })
+        Ok(Pair {
+            group,
+            accepted,
+            tx,
+            rx,
+        })
     }
 
     /// The byte at a position of the stream.
@@ -72,7 +94,11 @@ mod tests {
         /// Reads up to `len` bytes, which must be the pattern from `pos` on.
         fn read(&mut self, pos: u32, len: u32) -> Result<u32> {
             let v = view(&self.group);
-            let len = self.rx.rx_avail(&v, &self.accepted).map_err(|_| EPIPE)?.min(len);
+            let len = self
+                .rx
+                .rx_avail(&v, &self.accepted)
+                .map_err(|_| EPIPE)?
+                .min(len);
             let mut at = pos;
             for span in &self.rx.rx_spans(0, len) {
                 for n in 0..u64::from(span.len) {
@@ -94,7 +120,8 @@ mod tests {
     #[test]
     fn a_ring_wraps_at_every_distance() -> Result {
         let mut p = pair(Kind::Stream)?;
-        p.tx.set_tx_ring(&view(&p.group), RING).map_err(|_| EINVAL)?;
+        p.tx.set_tx_ring(&view(&p.group), RING)
+            .map_err(|_| EINVAL)?;
         let size = RING.bytes();
         let (mut sent, mut got) = (0, 0);
         for chunk in [1, size - 1, size, size + 1, 4095, 4097, 5000, 16383, 3] {
@@ -117,11 +144,18 @@ mod tests {
     #[test]
     fn a_ring_moves_with_bytes_in_it() -> Result {
         let mut p = pair(Kind::Stream)?;
-        let larger = Ring { pfn: FIRST + 8, frames: 8 };
-        p.tx.set_tx_ring(&view(&p.group), RING).map_err(|_| EINVAL)?;
+        let larger = Ring {
+            pfn: FIRST + 8,
+            frames: 8,
+        };
+        p.tx.set_tx_ring(&view(&p.group), RING)
+            .map_err(|_| EINVAL)?;
         let mut sent = p.write(0, 10_000)?;
         // The consumer has not begun with the ring.
-        assert_eq!(p.tx.set_tx_ring(&view(&p.group), larger), Err(Refused::Pending));
+        assert_eq!(
+            p.tx.set_tx_ring(&view(&p.group), larger),
+            Err(Refused::Pending)
+        );
         let mut got = p.read(0, 9_000)?;
         sent += p.write(sent, 12_000)?;
         p.tx.tx_space(&view(&p.group)).map_err(|_| EINVAL)?;
@@ -174,7 +208,8 @@ mod tests {
             (conn::RING_SERIAL, 2, Some(Reason::BadRing)),
         ] {
             let mut p = pair(Kind::Stream)?;
-            p.tx.set_tx_ring(&view(&p.group), RING).map_err(|_| EINVAL)?;
+            p.tx.set_tx_ring(&view(&p.group), RING)
+                .map_err(|_| EINVAL)?;
             p.write(0, 100)?;
             let v = view(&p.group);
             assert_eq!(p.rx.rx_avail(&v, &p.accepted), Ok(100));
@@ -200,7 +235,8 @@ mod tests {
             (u32::MAX, u32::MAX),
         ] {
             let mut p = pair(Kind::Stream)?;
-            p.tx.set_tx_ring(&view(&p.group), RING).map_err(|_| EINVAL)?;
+            p.tx.set_tx_ring(&view(&p.group), RING)
+                .map_err(|_| EINVAL)?;
             p.write(0, 100)?;
             let entry = conn_entry(p.tx.own_id());
             p.group.slot.store(entry + conn::RING_PFN, pfn);

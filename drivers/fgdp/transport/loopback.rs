@@ -8,8 +8,9 @@
 use super::{CallError, Identity, Transport, Upcalls};
 use crate::addr::GuestId;
 use crate::proto::wire::{
-    Call, CallEntry, DirEntry, Event, Frames, HostHdr, PeerClass, PeerState, Request, CALL_F_REQUIRED,
-    CALL_VERSION, EVENT_SIZE, EXTENT_SIZE, MAX_LANES, MAX_SLOTS, MIN_SLOT_SIZE, NO_IVSHMEM,
+    Call, CallEntry, DirEntry, Event, Frames, HostHdr, PeerClass, PeerState, Request,
+    CALL_F_REQUIRED, CALL_VERSION, EVENT_SIZE, EXTENT_SIZE, MAX_LANES, MAX_SLOTS, MIN_SLOT_SIZE,
+    NO_IVSHMEM,
 };
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::shm::{GroupMem, LocalGroup, SlotMem};
@@ -45,7 +46,12 @@ impl Loopback {
         }
         let lanes = lanes.clamp(1, MAX_LANES);
         let memory = LocalGroup::new(HOST_SIZE, slot_size)?;
-        let calls = [Call::Hello, Call::ChannelOpen, Call::ChannelClose, Call::Frames];
+        let calls = [
+            Call::Hello,
+            Call::ChannelOpen,
+            Call::ChannelClose,
+            Call::Frames,
+        ];
         for (index, call) in (0u32..).zip(calls) {
             let entry = CallEntry {
                 nr: call.nr(),
@@ -97,7 +103,8 @@ impl Loopback {
     }
 
     fn event(&self, event: &Event<'_>) -> Result<(), CallError> {
-        let mut buf = KVec::from_elem(0u8, EVENT_SIZE, GFP_KERNEL).map_err(|_| CallError::NoMemory)?;
+        let mut buf =
+            KVec::from_elem(0u8, EVENT_SIZE, GFP_KERNEL).map_err(|_| CallError::NoMemory)?;
         let len = event.encode(&mut buf).ok_or(CallError::Malformed)?;
         let upcalls = self.upcalls.lock().clone();
         if let (Some(upcalls), Some(bytes)) = (upcalls, buf.get(..len)) {
@@ -134,7 +141,10 @@ impl Transport for Loopback {
         match *request {
             Request::Hello(_) => {
                 self.write_entry(PeerState::Ready);
-                self.event(&Event::Peer { peer: SLOT, generation: GENERATION })?;
+                self.event(&Event::Peer {
+                    peer: SLOT,
+                    generation: GENERATION,
+                })?;
             }
             Request::ChannelOpen(channel) | Request::ChannelClose(channel) => {
                 self.event(&Event::Channel {
@@ -146,7 +156,10 @@ impl Transport for Loopback {
             }
             // Offered by this guest and accepted by this guest: nothing to check for anybody else.
             Request::Frames(frames) => {
-                self.event(&Event::Frames(Frames { peer_generation: GENERATION, ..frames }))?;
+                self.event(&Event::Frames(Frames {
+                    peer_generation: GENERATION,
+                    ..frames
+                }))?;
             }
             _ => {}
         }

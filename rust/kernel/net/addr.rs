@@ -50,7 +50,10 @@ impl<W: Watcher> Block<W> {
             notifier_call: Some(Self::notify),
             ..Default::default()
         };
-        Self { raw: Opaque::new(raw), watcher }
+        Self {
+            raw: Opaque::new(raw),
+            watcher,
+        }
     }
 
     unsafe extern "C" fn notify(
@@ -81,7 +84,10 @@ impl<W: Watcher> Watch<W> {
     ///
     /// `ENOMEM`, or the chain's.
     pub(crate) fn new(watcher: Arc<W>) -> Result<Self> {
-        let blocks = Blocks { v4: Block::new(watcher.clone()), v6: Block::new(watcher) };
+        let blocks = Blocks {
+            v4: Block::new(watcher.clone()),
+            v6: Block::new(watcher),
+        };
         let blocks = KBox::pin(blocks, GFP_KERNEL)?;
         // SAFETY: The blocks are pinned and unregistered before they go.
         let v4 = unsafe { ffi::register_inetaddr_notifier(blocks.v4.raw.get()) };

@@ -139,7 +139,14 @@ impl<F: Family> Registration<F> {
                 CONTEXT.store((&raw const *context).cast_mut().cast(), Ordering::Release);
                 // SAFETY: The box keeps its address until `drop` has unregistered it.
                 match kernel::error::to_result(unsafe { ffi::sock_register(&*family) }) {
-                    Ok(()) => return Ok(Self { proto, _ops: ops, family, _context: context }),
+                    Ok(()) => {
+                        return Ok(Self {
+                            proto,
+                            _ops: ops,
+                            family,
+                            _context: context,
+                        })
+                    }
                     Err(e) => e,
                 }
             }
@@ -374,11 +381,7 @@ unsafe extern "C" fn poll<F: Family>(
     }
 }
 
-unsafe extern "C" fn ioctl<F: Family>(
-    sock: *mut ffi::socket,
-    cmd: c_uint,
-    arg: c_ulong,
-) -> c_int {
+unsafe extern "C" fn ioctl<F: Family>(sock: *mut ffi::socket, cmd: c_uint, arg: c_ulong) -> c_int {
     // SAFETY: An `ioctl` call; `arg` is a user pointer, which `put_user_int` checks.
     unsafe {
         let Some(sk) = sock_of::<F>(sock) else {

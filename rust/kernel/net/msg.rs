@@ -17,7 +17,9 @@ impl<'a> SendMsg<'a> {
     /// `raw` is the message of a running `sendmsg` call, for the length of `'a`.
     pub(super) unsafe fn from_raw(raw: *mut ffi::msghdr) -> Self {
         // SAFETY: By this function's contract nobody else uses the message meanwhile.
-        Self { raw: unsafe { &mut *raw } }
+        Self {
+            raw: unsafe { &mut *raw },
+        }
     }
 
     /// `MSG_*`.
@@ -40,7 +42,8 @@ impl<'a> SendMsg<'a> {
     /// Brings the next `len` bytes of user memory in; false if not even the first is there. Sleeps.
     pub(crate) fn fault_in(&mut self, len: u32) -> bool {
         // SAFETY: The iterator is valid and exclusively ours.
-        let missing = unsafe { ffi::fgdp_helper_fault_in_readable(&self.raw.msg_iter, len as usize) };
+        let missing =
+            unsafe { ffi::fgdp_helper_fault_in_readable(&self.raw.msg_iter, len as usize) };
         missing < len as usize
     }
 
@@ -62,7 +65,9 @@ impl<'a> RecvMsg<'a> {
     /// `raw` is the message of a running `recvmsg` call, for the length of `'a`.
     pub(super) unsafe fn from_raw(raw: *mut ffi::msghdr) -> Self {
         // SAFETY: By this function's contract nobody else uses the message meanwhile.
-        Self { raw: unsafe { &mut *raw } }
+        Self {
+            raw: unsafe { &mut *raw },
+        }
     }
 
     /// Adds to the flags that the call returns.
@@ -81,7 +86,8 @@ impl<'a> RecvMsg<'a> {
     /// there. Sleeps.
     pub(crate) fn fault_in(&mut self, len: u32) -> bool {
         // SAFETY: The iterator is valid and exclusively ours.
-        let missing = unsafe { ffi::fgdp_helper_fault_in_writeable(&self.raw.msg_iter, len as usize) };
+        let missing =
+            unsafe { ffi::fgdp_helper_fault_in_writeable(&self.raw.msg_iter, len as usize) };
         missing < len as usize
     }
 

@@ -132,7 +132,10 @@ impl<F: Family> Sock<F> {
     pub(crate) fn lock(&self) -> SockGuard<'_, F> {
         // SAFETY: The socket is live.
         unsafe { ffi::lock_sock_nested(self.sk.get(), 0) };
-        SockGuard { sock: self, _not_send: PhantomData }
+        SockGuard {
+            sock: self,
+            _not_send: PhantomData,
+        }
     }
 
     word! {
@@ -283,11 +286,14 @@ impl<F: Family> Sock<F> {
             // SAFETY: No arguments that could be wrong.
             if unsafe { ffi::fgdp_helper_signal_pending() } {
                 // SAFETY: As above.
-                break Err(Error::from_errno(unsafe { ffi::fgdp_helper_sock_intr_errno(*timeo) }));
+                break Err(Error::from_errno(unsafe {
+                    ffi::fgdp_helper_sock_intr_errno(*timeo)
+                }));
             }
             let slice = (*timeo).min(kernel::time::msecs_to_jiffies(1000) as isize);
             // SAFETY: The entry is initialised and on the queue; TASK_INTERRUPTIBLE.
-            let left = unsafe { ffi::wait_woken(entry, kernel::bindings::TASK_INTERRUPTIBLE, slice) };
+            let left =
+                unsafe { ffi::wait_woken(entry, kernel::bindings::TASK_INTERRUPTIBLE, slice) };
             if *timeo != isize::MAX {
                 *timeo = timeo.saturating_sub(slice.saturating_sub(left)).max(0);
             }
