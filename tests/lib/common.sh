@@ -3,6 +3,7 @@
 
 checkout=$(readlink -f -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
 toolbox=$checkout/tools/lab/toolbox
+lab_program=${FGDP_LAB_PROGRAM:-$checkout/tools/lab/lab}
 bin=$checkout/build/cargo/release
 out=$checkout/build/tests
 # A lab of our own: the one that a person has up is not disturbed.
@@ -28,22 +29,22 @@ skip() { # skip NAME WHAT-IS-MISSING
 
 progress() { echo "== $*"; }
 
-lab() { "$checkout/tools/lab/lab" "$@"; }
+lab() { "$lab_program" "$@"; }
 
 # Runs a command in a guest. What it does may hang, never the tests.
 guest() { # guest GUEST CMD...
 	local name=$1
 	shift
-	timeout "${GUEST_TIMEOUT:-300}" "$checkout/tools/lab/lab" exec "$name" -- "$@"
+	timeout "${GUEST_TIMEOUT:-300}" "$lab_program" exec "$name" -- "$@"
 }
 
 lab_up() { # lab_up OPTIONS: boots the lab, or says why not
-	timeout 600 "$checkout/tools/lab/lab" up "$@" >"$out/lab-up.log" 2>&1 && return
+	timeout 600 "$lab_program" up "$@" >"$out/lab-up.log" 2>&1 && return
 	tail -n 5 "$out/lab-up.log" | sed 's/^/# /'
 	return 1
 }
 
-lab_down() { timeout 120 "$checkout/tools/lab/lab" down >"$out/lab-down.log" 2>&1 || tail -n 3 "$out/lab-down.log"; }
+lab_down() { timeout 120 "$lab_program" down >"$out/lab-down.log" 2>&1 || tail -n 3 "$out/lab-down.log"; }
 
 # What a kernel says when it has found a mistake of its own.
 KERNEL_TROUBLE='BUG:|WARNING:|Oops|general protection fault|KASAN|KCSAN|UBSAN|kmemleak: [1-9]|refcount_t|INFO: task .* blocked|blocked for more than|lock state|circular locking|recursive locking|suspicious RCU|soft lockup|hard LOCKUP|self-detected stall|rust_kernel: panicked|Kernel panic|scheduling while atomic|sleeping function called'
@@ -53,7 +54,7 @@ scan_logs() { # scan_logs NAME GUEST...
 	local name=$1 bad=0 guest
 	shift
 	for guest; do
-		if ! timeout 60 "$checkout/tools/lab/lab" log "$guest" >"$out/$name-$guest.log" 2>&1; then
+		if ! timeout 60 "$lab_program" log "$guest" >"$out/$name-$guest.log" 2>&1; then
 			echo "# $guest: no kernel log"
 			bad=1
 		elif grep -E -m 5 "$KERNEL_TROUBLE" "$out/$name-$guest.log" | sed "s/^/# $guest: /" | grep .; then
