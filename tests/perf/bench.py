@@ -2,6 +2,7 @@
 """Measures all paths between two guests, interleaved in rounds so that the machine's noise hits all of them."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 import insn
 import report
-from lab import BUILD, PERF, Failed, Lab, say
+from lab import BUILD, PERF, Failed, Lab, may_be_alone, say
 
 PORT = 7000
 POLL_USEC = 1000
@@ -68,11 +69,14 @@ def arguments():
     parser.add_argument("--no-tap", action="store_true", help="leave TCP over tap and a bridge out")
     parser.add_argument("--no-insn", action="store_true", help="do not count guest instructions")
     parser.add_argument("--no-build", action="store_true", help="measure what was built last")
+    parser.add_argument("--share", action="store_true",
+                        help="let other programs of the host take the guests' CPUs while something is measured")
     parser.add_argument("--module", help="measure this module (inside the checkout)")
     parser.add_argument("--module-params", default="", help="parameters for the module")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("--rounds: at least 1")
+    args.alone = not args.share and may_be_alone()
     args.seconds = args.seconds or (0.7 if args.quick else 1.5)
     args.streams = [64, 65536] if args.quick else [64, 1024, 16384, 65536, 1048576]
     args.rrs = [64] if args.quick else [64, 1024, 16384]
@@ -85,7 +89,8 @@ def ask(path, args, mode, size):
                "--size", size, "--seconds", args.seconds]
     if path.poll:
         command += ["--busy-poll", path.poll]
-    return observe(path.lab, path.lab.start("a", *command), path.guests, args.seconds)
+    with path.lab.alone() if args.alone else contextlib.nullcontext():
+        return observe(path.lab, path.lab.start("a", *command), path.guests, args.seconds)
 
 
 def observe(lab, client, guests, seconds):
@@ -174,8 +179,9 @@ def floor(results, lab, args):
             command = [PERF, "shm", "--device", device, "--mode", mode, "--size", size, "--seconds", args.seconds]
             server = lab.start("b", "timeout", "60", *command, "--side", "server")
             try:
-                client = lab.start("a", "timeout", "60", *command, "--side", "client")
-                result, cpu = observe(lab, client, ("a", "b"), args.seconds)
+                with lab.alone() if args.alone else contextlib.nullcontext():
+                    client = lab.start("a", "timeout", "60", *command, "--side", "client")
+                    result, cpu = observe(lab, client, ("a", "b"), args.seconds)
                 server.wait(timeout=60)
             finally:
                 server.kill()
@@ -236,7 +242,7 @@ def environment(args, pair):
     load = os.getloadavg()[0]
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
     return (f"{now}: {os.cpu_count()} x {cpu}, load {load:.1f}; accelerator {accel}, guests' kernel {kernel}, "
-            f"{args.rounds} rounds of {args.seconds} s")
+            f"{args.rounds} rounds of {args.seconds} s, the guests' CPUs {'before' if args.alone else 'shared with'} others")
 
 
 def main():

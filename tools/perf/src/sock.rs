@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A connected socket of any family.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,7 +10,7 @@ use crate::job::Job;
 use crate::sys::{self, Name};
 
 /// A connected stream socket.
-pub struct Stream(File);
+pub struct Stream(OwnedFd);
 
 impl Stream {
     /// Connects to `name`.
@@ -49,20 +48,19 @@ impl Stream {
 
 impl From<OwnedFd> for Stream {
     fn from(fd: OwnedFd) -> Self {
-        // A `File` reads and writes any descriptor.
-        Self(File::from(fd))
+        Self(fd)
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buf)
+        Ok(sys::recv(self.0.as_fd(), buf)?)
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.write(buf)
+        Ok(sys::send(self.0.as_fd(), buf)?)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

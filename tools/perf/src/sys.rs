@@ -122,6 +122,22 @@ pub fn accept(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     }
 }
 
+/// `send(2)`, without SIGPIPE.
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
+    let ptr = bytes.as_ptr().cast();
+    // SAFETY: The kernel reads at most the bytes of the slice.
+    let n = unsafe { libc::send(fd.as_raw_fd(), ptr, bytes.len(), libc::MSG_NOSIGNAL) };
+    Errno::result(n).map(|n| n as usize)
+}
+
+/// `recv(2)`.
+pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> nix::Result<usize> {
+    let ptr = buf.as_mut_ptr().cast();
+    // SAFETY: The kernel writes at most the bytes of the slice.
+    let n = unsafe { libc::recv(fd.as_raw_fd(), ptr, buf.len(), 0) };
+    Errno::result(n).map(|n| n as usize)
+}
+
 /// Sets an option that is an int.
 pub fn set_option(
     fd: BorrowedFd<'_>,
