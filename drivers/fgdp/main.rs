@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 // The host daemon and the tests use the rest of the core.
-#[allow(dead_code, unused_imports)]
+#[allow(unused_imports)]
 #[path = "../../rust/proto/mod.rs"]
 pub(crate) mod proto;
 #[path = "../../rust/kernel/mod.rs"]

@@ -7,11 +7,11 @@
 #include <net/ipv6.h>
 
 /*
- * Writes the addresses of the first network namespace's devices to @out, IPv4
- * ones as ::ffff:a.b.c.d; not those of loopback devices, nor link-local ones.
+ * Writes the addresses of the first network namespace's devices to @out, 16
+ * bytes each, IPv4 ones as ::ffff:a.b.c.d; not those of loopback devices, nor link-local ones.
  * Returns how many there are, which may be more than @max.
  */
-unsigned int fgdp_helper_addresses(u8 (*out)[16], unsigned int max)
+unsigned int fgdp_helper_addresses(u8 *out, unsigned int max)
 {
 	struct net_device *dev;
 	unsigned int n = 0;
@@ -33,7 +33,7 @@ unsigned int fgdp_helper_addresses(u8 (*out)[16], unsigned int max)
 
 				ipv6_addr_set_v4mapped(ifa->ifa_local, &mapped);
 				if (n < max)
-					memcpy(out[n], &mapped, sizeof(mapped));
+					memcpy(out + n * sizeof(mapped), &mapped, sizeof(mapped));
 				n++;
 			}
 		}
@@ -44,7 +44,7 @@ unsigned int fgdp_helper_addresses(u8 (*out)[16], unsigned int max)
 			if (ipv6_addr_type(&ifp->addr) & IPV6_ADDR_LINKLOCAL)
 				continue;
 			if (n < max)
-				memcpy(out[n], &ifp->addr, sizeof(ifp->addr));
+				memcpy(out + n * sizeof(ifp->addr), &ifp->addr, sizeof(ifp->addr));
 			n++;
 		}
 #endif

@@ -56,6 +56,7 @@ void fgdp_helper_lockdep_assert_held(struct spinlock *lock)
  */
 void fgdp_helper_mb(void)
 {
+	/* Pairs with itself in the other guest. */
 	mb();
 }
 

@@ -17,7 +17,7 @@ pub(crate) type IpAddr = [u8; 16];
 pub(crate) fn addresses(out: &mut [IpAddr]) -> usize {
     let max = u32::try_from(out.len()).unwrap_or(u32::MAX);
     // SAFETY: `out` has room for `max` addresses.
-    unsafe { ffi::fgdp_helper_addresses(out.as_mut_ptr(), max) as usize }
+    unsafe { ffi::fgdp_helper_addresses(out.as_mut_ptr().cast(), max) as usize }
 }
 
 /// Is told when an address comes or goes.
@@ -56,6 +56,9 @@ impl<W: Watcher> Block<W> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by a notifier chain with the first field of a live `Block<W>`.
     unsafe extern "C" fn notify(
         nb: *mut ffi::notifier_block,
         _action: c_ulong,

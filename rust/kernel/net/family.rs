@@ -105,10 +105,10 @@ impl<F: Family> Registration<F> {
             return Err(EBUSY);
         }
         // SAFETY: All-zero is a valid `struct proto`.
-        let mut proto: KBox<ffi::proto> =
-            KBox::new(unsafe { core::mem::zeroed::<ffi::proto>() }, GFP_KERNEL)?;
+        let zeroed = unsafe { core::mem::zeroed::<ffi::proto>() };
+        let mut proto: KBox<ffi::proto> = KBox::new(zeroed, GFP_KERNEL)?;
         for (to, from) in proto.name.iter_mut().zip(F::NAME.to_bytes()) {
-            *to = *from as _;
+            *to = *from;
         }
         proto.owner = module.as_ptr().cast();
         proto.obj_size = size_of::<Sock<F>>() as c_uint;
@@ -241,6 +241,9 @@ unsafe fn bytes<'a>(name: *mut ffi::sockaddr_unsized, len: c_int) -> &'a [u8] {
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `net_proto_family.create`, for a socket of family `F`.
 unsafe extern "C" fn create<F: Family>(
     net: *mut ffi::net,
     sock: *mut ffi::socket,
@@ -273,6 +276,9 @@ unsafe extern "C" fn create<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.release`, for a socket of family `F`.
 unsafe extern "C" fn release<F: Family>(sock: *mut ffi::socket) -> c_int {
     // SAFETY: A `release` call; the last that uses the socket.
     unsafe {
@@ -287,6 +293,9 @@ unsafe extern "C" fn release<F: Family>(sock: *mut ffi::socket) -> c_int {
     0
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.bind`, for a socket of family `F`.
 unsafe extern "C" fn bind<F: Family>(
     sock: *mut ffi::socket,
     name: *mut ffi::sockaddr_unsized,
@@ -301,6 +310,9 @@ unsafe extern "C" fn bind<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.connect`, for a socket of family `F`.
 unsafe extern "C" fn connect<F: Family>(
     sock: *mut ffi::socket,
     name: *mut ffi::sockaddr_unsized,
@@ -317,6 +329,9 @@ unsafe extern "C" fn connect<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.accept`, for a socket of family `F`.
 unsafe extern "C" fn accept<F: Family>(
     sock: *mut ffi::socket,
     newsock: *mut ffi::socket,
@@ -350,6 +365,9 @@ unsafe extern "C" fn accept<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.getname`, for a socket of family `F`.
 unsafe extern "C" fn getname<F: Family>(
     sock: *mut ffi::socket,
     addr: *mut ffi::sockaddr,
@@ -369,6 +387,9 @@ unsafe extern "C" fn getname<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.poll`, for a socket of family `F`.
 unsafe extern "C" fn poll<F: Family>(
     file: *mut ffi::file,
     sock: *mut ffi::socket,
@@ -381,6 +402,9 @@ unsafe extern "C" fn poll<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.ioctl`, for a socket of family `F`.
 unsafe extern "C" fn ioctl<F: Family>(sock: *mut ffi::socket, cmd: c_uint, arg: c_ulong) -> c_int {
     // SAFETY: An `ioctl` call; `arg` is a user pointer, which `put_user_int` checks.
     unsafe {
@@ -400,6 +424,9 @@ unsafe extern "C" fn ioctl<F: Family>(sock: *mut ffi::socket, cmd: c_uint, arg: 
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.listen`, for a socket of family `F`.
 unsafe extern "C" fn listen<F: Family>(sock: *mut ffi::socket, backlog: c_int) -> c_int {
     // SAFETY: A `listen` call.
     unsafe {
@@ -411,6 +438,9 @@ unsafe extern "C" fn listen<F: Family>(sock: *mut ffi::socket, backlog: c_int) -
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.shutdown`, for a socket of family `F`.
 unsafe extern "C" fn shutdown<F: Family>(sock: *mut ffi::socket, how: c_int) -> c_int {
     // SHUT_RD, SHUT_WR, SHUT_RDWR are 0, 1, 2; the mask is one more.
     let mask = match how {
@@ -426,6 +456,9 @@ unsafe extern "C" fn shutdown<F: Family>(sock: *mut ffi::socket, how: c_int) -> 
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.sendmsg`, for a socket of family `F`.
 unsafe extern "C" fn sendmsg<F: Family>(
     sock: *mut ffi::socket,
     msg: *mut ffi::msghdr,
@@ -440,6 +473,9 @@ unsafe extern "C" fn sendmsg<F: Family>(
     }
 }
 
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.recvmsg`, for a socket of family `F`.
 unsafe extern "C" fn recvmsg<F: Family>(
     sock: *mut ffi::socket,
     msg: *mut ffi::msghdr,

@@ -16,8 +16,8 @@ impl<'a> SendMsg<'a> {
     ///
     /// `raw` is the message of a running `sendmsg` call, for the length of `'a`.
     pub(super) unsafe fn from_raw(raw: *mut ffi::msghdr) -> Self {
-        // SAFETY: By this function's contract nobody else uses the message meanwhile.
         Self {
+            // SAFETY: By this function's contract nobody else uses the message meanwhile.
             raw: unsafe { &mut *raw },
         }
     }
@@ -64,8 +64,8 @@ impl<'a> RecvMsg<'a> {
     ///
     /// `raw` is the message of a running `recvmsg` call, for the length of `'a`.
     pub(super) unsafe fn from_raw(raw: *mut ffi::msghdr) -> Self {
-        // SAFETY: By this function's contract nobody else uses the message meanwhile.
         Self {
+            // SAFETY: By this function's contract nobody else uses the message meanwhile.
             raw: unsafe { &mut *raw },
         }
     }

@@ -61,7 +61,7 @@ macro_rules! word {
         pub(crate) fn $name(&self, value: $ty) {
             // SAFETY: The field is one aligned word of a live `struct sock`; a volatile write is the
             // kernel's WRITE_ONCE().
-            unsafe { (&raw mut (*self.sk.get()).$field).write_volatile(value as _) }
+            unsafe { (&raw mut (*self.sk.get()).$field).write_volatile(value.into()) }
         }
     };
 }
@@ -112,6 +112,9 @@ impl<F: Family> Sock<F> {
         Ok(unsafe { Self::from_raw(sk) })
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel as `sk_destruct` of a socket that [`Sock::alloc`] made.
     unsafe extern "C" fn destruct(sk: *mut ffi::sock) {
         let this: *mut Self = sk.cast();
         // SAFETY: The kernel calls this once, with the last reference; the data is initialised by
