@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! In a guest: what the module lists under `/proc/net/fgdp`.
+//! In a guest: what the module tells by netlink, or a copy of what it lists under `/proc/net/fgdp`.
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
 use crate::listing::Table;
 use crate::model::{Connection, DeviceStatus, GuestStatus, Look, Peer, Stats};
+use crate::netlink::Netlink;
 use crate::What;
 
 /// Where the module puts its listings.
 pub const PROC: &str = "/proc/net/fgdp";
 
-/// The listings of the module.
+/// The module.
 #[derive(Debug)]
-pub struct Guest {
-    dir: PathBuf,
+pub enum Guest {
+    /// The one in this kernel.
+    Kernel,
+    /// Listings in this directory.
+    Listings(PathBuf),
 }
 
 fn name(text: Option<String>) -> Option<String> {
@@ -47,26 +51,19 @@ fn peers(text: &str) -> Result<Vec<Peer>> {
     .collect()
 }
 
-fn connections(text: &str, peers: &[Peer]) -> Result<Vec<Connection>> {
-    let names: HashMap<_, _> = peers
-        .iter()
-        .filter_map(|p| Some(((p.device.as_str(), p.guest.as_str()), p.name.as_ref()?)))
-        .collect();
+fn connections(text: &str) -> Result<Vec<Connection>> {
     let table = Table::parse(text)?;
     let rows = table.rows();
     rows.map(|row| {
-        let device = row.text("device")?;
-        let remote = row.text("remote")?;
-        let guest = remote.split_once(':').map_or(remote, |(guest, _)| guest);
         Ok(Connection {
-            device: device.to_owned(),
+            device: row.value("device")?,
             id: row.known("id")?,
             peer_id: row.known("peer_id")?,
             state: row.value("state")?,
             kind: row.value("type")?,
             local: row.value("local")?,
-            remote: remote.to_owned(),
-            peer: names.get(&(device, guest)).map(|name| (*name).clone()),
+            remote: row.value("remote")?,
+            peer: None,
             rx_bytes: row.value("rx_bytes")?,
             tx_bytes: row.value("tx_bytes")?,
             readable: row.value("readable")?,
@@ -77,6 +74,20 @@ fn connections(text: &str, peers: &[Peer]) -> Result<Vec<Connection>> {
         })
     })
     .collect()
+}
+
+/// Says who the peers of `connections` are.
+fn give_names(connections: &mut [Connection], peers: &[Peer]) {
+    let names: HashMap<_, _> = peers
+        .iter()
+        .filter_map(|p| Some(((p.device.as_str(), p.guest.as_str()), p.name.as_ref()?)))
+        .collect();
+    for connection in connections {
+        if let Some((guest, _)) = connection.remote.split_once(':') {
+            let name = names.get(&(connection.device.as_str(), guest));
+            connection.peer = name.map(|name| (*name).clone());
+        }
+    }
 }
 
 fn stats(text: &str) -> Result<Stats> {
@@ -129,41 +140,43 @@ fn status(peers: &[Peer], connections: &[Connection], stats: &Stats) -> GuestSta
     }
 }
 
-impl Guest {
-    /// The listings in `dir`.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
-    }
+/// Reads listing `file` in `dir`.
+fn read<T>(dir: &Path, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    let path = dir.join(file);
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            bail!(
+                "{} is missing: load the module with `modprobe fgdp`",
+                path.display()
+            )
+        }
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    parse(&text).with_context(|| path.display().to_string())
+}
 
-    fn read(&self, file: &str) -> Result<String> {
-        let path = self.dir.join(file);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                bail!(
-                    "{} is missing: load the module with `modprobe fgdp`",
-                    path.display()
-                )
-            }
-            Err(e) => Err(e).with_context(|| path.display().to_string()),
+impl Guest {
+    fn peers(&self) -> Result<Vec<Peer>> {
+        match self {
+            Self::Kernel => Netlink::open()?.peers(),
+            Self::Listings(dir) => read(dir, "peers", peers),
         }
     }
 
-    fn parse<T>(&self, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-        parse(&self.read(file)?).with_context(|| self.dir.join(file).display().to_string())
-    }
-
-    fn peers(&self) -> Result<Vec<Peer>> {
-        self.parse("peers", peers)
-    }
-
     fn connections(&self) -> Result<Vec<Connection>> {
-        let peers = self.peers()?;
-        self.parse("connections", |text| connections(text, &peers))
+        let mut connections = match self {
+            Self::Kernel => Netlink::open()?.connections()?,
+            Self::Listings(dir) => read(dir, "connections", connections)?,
+        };
+        give_names(&mut connections, &self.peers()?);
+        Ok(connections)
     }
 
     fn stats(&self) -> Result<Stats> {
-        self.parse("stats", stats)
+        match self {
+            Self::Kernel => Netlink::open()?.stats(),
+            Self::Listings(dir) => read(dir, "stats", stats),
+        }
     }
 
     /// Reads `what`.
@@ -205,7 +218,8 @@ mod tests {
 
     #[test]
     fn connections_of_a_guest() {
-        let all = connections(CONNECTIONS, &peers(PEERS).unwrap()).unwrap();
+        let mut all = connections(CONNECTIONS).unwrap();
+        give_names(&mut all, &peers(PEERS).unwrap());
         let to_b = all.iter().find(|c| c.state == "open").unwrap();
         assert_eq!(to_b.peer.as_deref(), Some("b"));
         assert!(to_b.id.is_some() && to_b.peer_id.is_some());
@@ -217,7 +231,7 @@ mod tests {
     #[test]
     fn a_guest_at_a_glance() {
         let peers = peers(PEERS).unwrap();
-        let connections = connections(CONNECTIONS, &peers).unwrap();
+        let connections = connections(CONNECTIONS).unwrap();
         let status = status(&peers, &connections, &stats(STATS).unwrap());
         assert_eq!(status.family, Some(18));
         assert_eq!(status.devices.len(), 2);
@@ -238,7 +252,7 @@ mod tests {
     #[test]
     fn a_missing_module_is_named_with_its_cure() {
         let dir = tempfile::tempdir().unwrap();
-        let guest = Guest::new(dir.path().join("none"));
+        let guest = Guest::Listings(dir.path().join("none"));
         let error = guest.look(What::Peers).unwrap_err().to_string();
         assert!(error.contains("modprobe fgdp"), "{error}");
     }

@@ -5,6 +5,7 @@ mod guest;
 mod host;
 mod listing;
 mod model;
+mod netlink;
 mod source;
 mod view;
 mod watch;
@@ -20,7 +21,7 @@ use source::Source;
 
 /// Shows peers, connections and counters of the Fast Guest Data Path.
 ///
-/// In a guest it reads the module's listings, on the host it asks fgdpd; it finds out itself where it runs.
+/// In a guest it asks the module, on the host fgdpd; it finds out itself where it runs.
 #[derive(Debug, Parser)]
 #[command(name = "fgdpctl", version, about)]
 struct Cli {
@@ -38,7 +39,7 @@ struct Place {
     /// Ask the fgdpd that listens here (default: /run/fgdp/control.sock, if the module is not loaded).
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "proc")]
     socket: Option<PathBuf>,
-    /// Read the module's listings here (default: /proc/net/fgdp, if there).
+    /// Read the module's listings here, say a copy of /proc/net/fgdp, instead of asking it by netlink.
     #[arg(long, global = true, value_name = "DIR")]
     proc: Option<PathBuf>,
 }

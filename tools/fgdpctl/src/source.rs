@@ -37,8 +37,8 @@ impl Source {
     ) -> Result<Self> {
         match (socket, proc) {
             (Some(socket), _) => Ok(Self::Host(Host::new(socket.to_owned()))),
-            (None, Some(dir)) => Ok(Self::Guest(Guest::new(dir.to_owned()))),
-            _ if default_proc.exists() => Ok(Self::Guest(Guest::new(default_proc.to_owned()))),
+            (None, Some(dir)) => Ok(Self::Guest(Guest::Listings(dir.to_owned()))),
+            _ if default_proc.exists() => Ok(Self::Guest(Guest::Kernel)),
             _ if default_socket.exists() => Ok(Self::Host(Host::new(default_socket.to_owned()))),
             _ => bail!(
                 "neither {} nor {} is there: in a guest load the module (`modprobe fgdp`), on the host start fgdpd \

@@ -280,6 +280,8 @@ fn port(endpoint: &str) -> String {
 /// The peer's name, else the beginning of its id, and its port.
 fn remote(c: &Connection) -> String {
     match c.remote.split_once(':') {
+        // Both ends are in this guest.
+        Some((guest, port)) if c.local.starts_with(guest) => format!("self:{port}"),
         Some((guest, port)) => {
             let short = guest.split('-').next().unwrap_or(guest);
             format!("{}:{port}", c.peer.as_deref().unwrap_or(short))
@@ -465,6 +467,16 @@ mod tests {
         assert_eq!(words(&text, 1)[5..8], [":49152", "0b0c:80", "2.93Ki"]);
         assert_eq!(words(&text, 1)[14..], ["1000", "0"]);
         assert_eq!(words(&text, 2)[14..], ["-", "-"]);
+    }
+
+    #[test]
+    fn a_guest_that_talks_to_itself_is_named_so() {
+        let mut own = connection(1, 0);
+        own.local = "0b0c-11:81".into();
+        assert_eq!(remote(&own), "self:80");
+        own.local = "0a0c-11:81".into();
+        own.peer = Some("b".into());
+        assert_eq!(remote(&own), "b:80");
     }
 
     #[test]
