@@ -37,7 +37,7 @@ impl Transfer {
         listener.bind(&self.net.local(self.port)).context("bind")?;
         listener.listen(64).context("listen")?;
         println!("listening");
-        self.run(true, || Ok(listener.accept().context("accept")?))
+        self.run(true, || listener.accept().context("accept"))
     }
 
     /// Connects to the peer's port.

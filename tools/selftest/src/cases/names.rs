@@ -121,6 +121,8 @@ fn names_server(ctx: &mut Ctx) -> Result<()> {
     ctx.tell("done")
 }
 
+/// A name as one word, for the control channel.
 fn hex(name: &[u8]) -> String {
-    name.iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes: Vec<String> = name.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.concat()
 }
