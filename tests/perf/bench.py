@@ -276,7 +276,7 @@ def main():
         for lab in labs:
             lab.down()
     say(f"done after {clock()}")
-    report.write(results, args, where, BUILD / "bench")
+    report.write(results, where, BUILD / "bench")
 
 
 if __name__ == "__main__":
