@@ -57,14 +57,14 @@ enum fgdp_cmd {
 };
 
 enum fgdp_conn_state {
-	FGDP_CONN_LISTEN = 1,
+	FGDP_CONN_STATE_LISTEN = 1,
 	/* The peer has not answered yet. */
-	FGDP_CONN_OPENING,
-	FGDP_CONN_OPEN,
+	FGDP_CONN_STATE_OPENING,
+	FGDP_CONN_STATE_OPEN,
 	/* The socket is closed and the peer has not read everything. */
-	FGDP_CONN_CLOSING,
+	FGDP_CONN_STATE_CLOSING,
 	/* Refused, reset, or the channel ended. */
-	FGDP_CONN_DEAD,
+	FGDP_CONN_STATE_DEAD,
 };
 
 enum fgdp_conn_attr {
