@@ -10,12 +10,6 @@ die() { # die WHY: the scenario has failed
 	exit 1
 }
 
-# A guest's id in its group: what the others call it.
-id_of() { # id_of GUEST
-	sed -n '/^\[\[guest\]\]/,/^id/p' "$checkout/build/lab-$FGDP_LAB/fgdpd.toml" |
-		sed -n "/^name = \"$1\"/,/^id/s/^id = \"\(.*\)\"/\1/p" | head -n 1
-}
-
 # Starts a command in a guest; its output goes to a file, its process to $started.
 start() { # start FILE GUEST CMD...
 	local file=$1

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Group selftests: every case over loopback in one guest, and between two guests in both directions. Sourced by tests/run.
 
-guest_id() { # guest_id GUEST: its id in the group, as the peers' list of the other one shows it
-	printf '%032x' $((9 + 1 + $(printf '%d' "'$1") - 97))
-}
-
 run_loopback() { # run_loopback FAMILY
 	local name=loopback-$1 status=0
 	progress "selftests: $name"
@@ -19,10 +15,10 @@ run_pair() { # run_pair FAMILY CLIENT SERVER SERVER-ADDRESS
 	local name=$1-$2-to-$3 family=$1 client=$2 server=$3 address=$4 status=0 pid
 	progress "selftests: $name"
 	GUEST_TIMEOUT=1500 guest "$server" "$bin/fgdp-selftest" server --family "$family" \
-		--peer "$(guest_id "$client")" >"$out/$name.server" 2>&1 &
+		--peer "$(id_of "$client")" >"$out/$name.server" 2>&1 &
 	pid=$!
 	GUEST_TIMEOUT=1500 guest "$client" "$bin/fgdp-selftest" client --family "$family" --control "$address:7080" \
-		--peer "$(guest_id "$server")" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
+		--peer "$(id_of "$server")" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
 	count_ktap "$name" "$out/$name.ktap"
 	if [ "$status" -gt 1 ]; then
 		fail "$name" "ended with status $status: $(tail -n 1 "$out/$name.err" "$out/$name.server" | tr '\n' ' ')"
