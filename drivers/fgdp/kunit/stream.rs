@@ -8,12 +8,12 @@ use kernel::prelude::kunit_tests;
 mod tests {
     use crate::kunit::{group, view, BASE, SIZE};
     use crate::proto::grant::{Accepted, Extent};
-    use crate::proto::mem::MemMut;
+    use crate::proto::mem::{Mem, MemMut};
     use crate::proto::stream::{Conn, Refused, Ring};
     use crate::proto::wire::{
         conn, conn_entry, Kind, Reason, SlotHdr, EXTENT_FRAMES, FRAME_SHIFT, TX_FIN,
     };
-    use crate::sys::shm::LocalGroup;
+    use crate::sys::shm::{GroupMem, LocalGroup, SlotMem};
     use kernel::prelude::*;
 
     const CONNS: u32 = 64;
@@ -69,6 +69,16 @@ mod tests {
         (pos ^ pos >> 8).wrapping_mul(37) as u8
     }
 
+    fn set(slot: &SlotMem, off: u64, value: u8) {
+        let shift = off % 4 * 8;
+        let word = slot.load(off & !3) & !(0xff << shift);
+        slot.store(off & !3, word | u32::from(value) << shift);
+    }
+
+    fn get(group: &GroupMem, off: u64) -> u8 {
+        (group.load(off & !3) >> (off % 4 * 8)) as u8
+    }
+
     impl Pair {
         /// Writes up to `len` bytes of the pattern from position `pos` on.
         fn write(&mut self, pos: u32, len: u32) -> Result<u32> {
@@ -78,9 +88,7 @@ mod tests {
             let mut at = pos;
             for span in &self.tx.tx_spans(&v, 0, len) {
                 for n in 0..u64::from(span.len) {
-                    if !self.group.slot.write_bytes(span.off + n, &[byte(at)]) {
-                        return Err(EFAULT);
-                    }
+                    set(&self.group.slot, span.off + n, byte(at));
                     at = at.wrapping_add(1);
                 }
             }
@@ -102,8 +110,7 @@ mod tests {
             let mut at = pos;
             for span in &self.rx.rx_spans(0, len) {
                 for n in 0..u64::from(span.len) {
-                    let mut got = [0u8];
-                    if !self.group.group.read_bytes(span.off + n, &mut got) || got != [byte(at)] {
+                    if get(&self.group.group, span.off + n) != byte(at) {
                         return Err(EFAULT);
                     }
                     at = at.wrapping_add(1);
