@@ -10,13 +10,18 @@
 //! Lock order: `tx` or `rx` (they sleep; one direction's callers), then `state`, then
 //! `Channel::accepted`. `sock` is innermost. Messages are sent without any of these but `tx`/`rx`.
 
+mod events;
+mod post;
+
+pub(crate) use post::pending;
+
 use crate::addr::{Addr, GuestId};
 use crate::channel::Channel;
 use crate::device::Device;
 use crate::family::{AfFgdp, FgdpRef};
 use crate::proto::mem::View;
-use crate::proto::stream::{Conn, Notify};
-use crate::proto::wire::{Kind, Msg, Reason, Refusal};
+use crate::proto::stream::Conn;
+use crate::proto::wire::{Kind, Reason};
 use crate::spin::Spin;
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::net::consts::*;
@@ -47,20 +52,6 @@ struct State {
     /// The entry in the own slot is not ours any more.
     retired: bool,
     error: Option<Error>,
-}
-
-/// Messages that found no space in their lane.
-pub(crate) mod pending {
-    /// CONNECT.
-    pub(crate) const CONNECT: u32 = 1 << 0;
-    /// ACCEPT.
-    pub(crate) const ACCEPT: u32 = 1 << 1;
-    /// READY with the data flag.
-    pub(crate) const DATA: u32 = 1 << 2;
-    /// READY with the space flag.
-    pub(crate) const SPACE: u32 = 1 << 3;
-    /// DONE.
-    pub(crate) const DONE: u32 = 1 << 4;
 }
 
 /// Numbers for listings.
@@ -320,118 +311,6 @@ impl Connection {
         self.sock.lock().clone()
     }
 
-    /// Sends the CONNECT.
-    pub(crate) fn start(&self) {
-        self.post(pending::CONNECT);
-    }
-
-    /// Becomes open as the answer to a CONNECT, and says so.
-    ///
-    /// # Errors
-    ///
-    /// The rule that the peer broke.
-    pub(crate) fn accept(&self, peer_id: u32) -> Result<(), Reason> {
-        let view = self.view();
-        let mut state = self.state.lock();
-        state.proto.set_peer(&view, peer_id)?;
-        state.phase = Phase::Open;
-        state.opened = true;
-        Ok(())
-    }
-
-    /// The peer accepted. Bottom half.
-    ///
-    /// # Errors
-    ///
-    /// The rule that the peer broke.
-    pub(crate) fn on_accept(&self, peer_id: u32) -> Result<(), Reason> {
-        let view = self.view();
-        let mut state = self.state.lock();
-        state.proto.set_peer(&view, peer_id)?;
-        // The own side may have given up meanwhile; its close finds that there is somebody to tell.
-        let in_time = state.phase == Phase::Opening;
-        if in_time {
-            state.phase = Phase::Open;
-            state.opened = true;
-        }
-        let closed = state.closed;
-        drop(state);
-        if closed {
-            // Closed while connecting: now there is somebody to tell.
-            self.post(pending::DATA);
-            self.advance_close();
-        } else if let Some(sk) = self.socket().filter(|_| in_time) {
-            sk.set_state(TCP_ESTABLISHED);
-            sk.state_change();
-            sk.write_space();
-        }
-        Ok(())
-    }
-
-    /// The peer refused. Bottom half.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::BadMsg`] when it had accepted before.
-    pub(crate) fn on_refuse(&self, error: Refusal) -> Result<(), Reason> {
-        if self.peer_id().is_some() {
-            return Err(Reason::BadMsg);
-        }
-        self.die(match error {
-            Refusal::Type => Errno::Prototype.into(),
-            Refusal::Refused | Refusal::NoMem | Refusal::Backlog => Errno::ConnRefused.into(),
-        });
-        // The peer made no entry: nobody looks at ours.
-        self.device.forget(self);
-        Ok(())
-    }
-
-    /// The peer's entry changed. Bottom half.
-    pub(crate) fn on_ready(&self, data: bool, space: bool) {
-        if self.state.lock().closed {
-            self.advance_close();
-            return;
-        }
-        let flags = self.with_rx(|proto, _, _| Ok((proto.rx_reset(), proto.rx_fin())));
-        let (reset, fin) = flags.unwrap_or((false, false));
-        if reset {
-            self.die(Errno::ConnReset.into());
-            return;
-        }
-        let Some(sk) = self.socket() else {
-            return;
-        };
-        if data {
-            sk.data_ready();
-        }
-        if fin {
-            // As TCP: who polls for EPOLLRDHUP alone is not woken by data.
-            sk.state_change();
-        }
-        if space {
-            sk.write_space();
-        }
-    }
-
-    /// The peer will not look at the own entry again. Bottom half.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::BadMsg`] when it said so before.
-    pub(crate) fn on_done(&self) -> Result<(), Reason> {
-        let mut state = self.state.lock();
-        state.proto.peer_done()?;
-        let closed = state.closed;
-        drop(state);
-        if closed {
-            self.advance_close();
-        } else if let Some(sk) = self.socket() {
-            sk.state_change();
-            sk.write_space();
-        }
-        Ok(())
-    }
-
     /// Ends the connection for its user with `error`: refused, reset, channel gone. Any context.
     pub(crate) fn die(&self, error: Error) {
         let mut state = self.state.lock();
@@ -520,91 +399,6 @@ impl Connection {
                 return;
             }
         }
-    }
-
-    /// Tells the peer about bytes or flags if it waits for them.
-    pub(crate) fn notify_data(&self, notify: Result<Notify>) {
-        if matches!(notify, Ok(Notify { ready: true })) {
-            self.post(pending::DATA);
-        }
-    }
-
-    /// Tells the peer about space or flags if it waits for them.
-    pub(crate) fn notify_space(&self, notify: Result<Notify>) {
-        if matches!(notify, Ok(Notify { ready: true })) {
-            self.post(pending::SPACE);
-        }
-    }
-
-    fn post(&self, what: u32) {
-        let mut old = self.pending.load(Relaxed);
-        while let Err(now) = self.pending.cmpxchg(old, old | what, Full) {
-            old = now;
-        }
-        self.flush();
-    }
-
-    /// Sends what is pending, in the order that the protocol wants.
-    pub(crate) fn flush(&self) {
-        let sending = self.sending.lock();
-        let mut bits = self.pending.xchg(0, Full);
-        while bits != 0 {
-            let bit = bits & bits.wrapping_neg();
-            if let Some(msg) = self.message(bit) {
-                if !self.channel.send(&self.device, self.lane(), &msg) {
-                    // No space: the channel flushes us when there is.
-                    let mut old = self.pending.load(Relaxed);
-                    while let Err(now) = self.pending.cmpxchg(old, old | bits, Full) {
-                        old = now;
-                    }
-                    self.channel.backlog(&self.device, self.lane());
-                    return;
-                }
-            }
-            bits &= !bit;
-        }
-        drop(sending);
-        if self.state.lock().proto.is_free() {
-            self.device.forget(self);
-        }
-    }
-
-    /// Whether messages wait for space in the lane.
-    pub(crate) fn has_pending(&self) -> bool {
-        self.pending.load(Acquire) != 0
-    }
-
-    fn message(&self, bit: u32) -> Option<Msg> {
-        let peer = || self.peer_id();
-        Some(match bit {
-            pending::CONNECT => Msg::Connect {
-                peer_conn: self.id,
-                src_port: self.local_port,
-                dst_port: self.remote_port,
-                kind: self.kind,
-            },
-            pending::ACCEPT => Msg::Accept {
-                conn: peer()?,
-                peer_conn: self.id,
-            },
-            pending::DATA => Msg::Ready {
-                conn: peer()?,
-                data: true,
-                space: false,
-            },
-            pending::SPACE => Msg::Ready {
-                conn: peer()?,
-                data: false,
-                space: true,
-            },
-            pending::DONE => Msg::Done { conn: peer()? },
-            _ => return None,
-        })
-    }
-
-    /// Says ACCEPT.
-    pub(crate) fn send_accept(&self) {
-        self.post(pending::ACCEPT);
     }
 
     /// Bytes that can be read.

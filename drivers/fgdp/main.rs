@@ -68,7 +68,7 @@ module! {
             description: "Memory for connections inside this guest, in MiB (16 or more, even); 0: none",
         },
         spin_usec: u32 {
-            default: 200,
+            default: 500,
             description: "How long a call looks for the peer's answer before it sleeps, if the last wait was that short, in microseconds",
         },
         doorbell: u8 {

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the peer's messages do to a connection.
+
+use super::{pending, Connection, Phase};
+use crate::proto::wire::{Reason, Refusal};
+use crate::sys::net::consts::*;
+use crate::sys::net::errno::Errno;
+use kernel::prelude::*;
+
+impl Connection {
+    /// Becomes open as the answer to a CONNECT, and says so.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the peer broke.
+    pub(crate) fn accept(&self, peer_id: u32) -> Result<(), Reason> {
+        let view = self.view();
+        let mut state = self.state.lock();
+        state.proto.set_peer(&view, peer_id)?;
+        state.phase = Phase::Open;
+        state.opened = true;
+        Ok(())
+    }
+
+    /// The peer accepted. Bottom half.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the peer broke.
+    pub(crate) fn on_accept(&self, peer_id: u32) -> Result<(), Reason> {
+        let view = self.view();
+        let mut state = self.state.lock();
+        state.proto.set_peer(&view, peer_id)?;
+        // The own side may have given up meanwhile; its close finds that there is somebody to tell.
+        let in_time = state.phase == Phase::Opening;
+        if in_time {
+            state.phase = Phase::Open;
+            state.opened = true;
+        }
+        let closed = state.closed;
+        drop(state);
+        if closed {
+            // Closed while connecting: now there is somebody to tell.
+            self.post(pending::DATA);
+            self.advance_close();
+        } else if let Some(sk) = self.socket().filter(|_| in_time) {
+            sk.set_state(TCP_ESTABLISHED);
+            sk.state_change();
+            sk.write_space();
+        }
+        Ok(())
+    }
+
+    /// The peer refused. Bottom half.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadMsg`] when it had accepted before.
+    pub(crate) fn on_refuse(&self, error: Refusal) -> Result<(), Reason> {
+        if self.peer_id().is_some() {
+            return Err(Reason::BadMsg);
+        }
+        self.die(match error {
+            Refusal::Type => Errno::Prototype.into(),
+            Refusal::Refused | Refusal::NoMem | Refusal::Backlog => Errno::ConnRefused.into(),
+        });
+        // The peer made no entry: nobody looks at ours.
+        self.device.forget(self);
+        Ok(())
+    }
+
+    /// The peer's entry changed. Bottom half.
+    pub(crate) fn on_ready(&self, data: bool, space: bool) {
+        if self.state.lock().closed {
+            self.advance_close();
+            return;
+        }
+        let flags = self.with_rx(|proto, _, _| Ok((proto.rx_reset(), proto.rx_fin())));
+        let (reset, fin) = flags.unwrap_or((false, false));
+        if reset {
+            self.die(Errno::ConnReset.into());
+            return;
+        }
+        let Some(sk) = self.socket() else {
+            return;
+        };
+        if data {
+            sk.data_ready();
+        }
+        if fin {
+            // As TCP: who polls for EPOLLRDHUP alone is not woken by data.
+            sk.state_change();
+        }
+        if space {
+            sk.write_space();
+        }
+    }
+
+    /// The peer will not look at the own entry again. Bottom half.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::BadMsg`] when it said so before.
+    pub(crate) fn on_done(&self) -> Result<(), Reason> {
+        let mut state = self.state.lock();
+        state.proto.peer_done()?;
+        let closed = state.closed;
+        drop(state);
+        if closed {
+            self.advance_close();
+        } else if let Some(sk) = self.socket() {
+            sk.state_change();
+            sk.write_space();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A connection's messages: what is to be said, until the lane has space for it.
+
+use super::Connection;
+use crate::proto::stream::Notify;
+use crate::proto::wire::Msg;
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+
+/// Messages that found no space in their lane.
+pub(crate) mod pending {
+    /// CONNECT.
+    pub(crate) const CONNECT: u32 = 1 << 0;
+    /// ACCEPT.
+    pub(crate) const ACCEPT: u32 = 1 << 1;
+    /// READY with the data flag.
+    pub(crate) const DATA: u32 = 1 << 2;
+    /// READY with the space flag.
+    pub(crate) const SPACE: u32 = 1 << 3;
+    /// DONE.
+    pub(crate) const DONE: u32 = 1 << 4;
+}
+
+impl Connection {
+    /// Sends the CONNECT.
+    pub(crate) fn start(&self) {
+        self.post(pending::CONNECT);
+    }
+
+    /// Tells the peer about bytes or flags if it waits for them.
+    pub(crate) fn notify_data(&self, notify: Result<Notify>) {
+        if matches!(notify, Ok(Notify { ready: true })) {
+            self.post(pending::DATA);
+        }
+    }
+
+    /// Tells the peer about space or flags if it waits for them.
+    pub(crate) fn notify_space(&self, notify: Result<Notify>) {
+        if matches!(notify, Ok(Notify { ready: true })) {
+            self.post(pending::SPACE);
+        }
+    }
+
+    pub(super) fn post(&self, what: u32) {
+        let mut old = self.pending.load(Relaxed);
+        while let Err(now) = self.pending.cmpxchg(old, old | what, Full) {
+            old = now;
+        }
+        self.flush();
+    }
+
+    /// Sends what is pending, in the order that the protocol wants.
+    pub(crate) fn flush(&self) {
+        let sending = self.sending.lock();
+        let mut bits = self.pending.xchg(0, Full);
+        while bits != 0 {
+            let bit = bits & bits.wrapping_neg();
+            if let Some(msg) = self.message(bit) {
+                if !self.channel.send(&self.device, self.lane(), &msg) {
+                    // No space: the channel flushes us when there is.
+                    let mut old = self.pending.load(Relaxed);
+                    while let Err(now) = self.pending.cmpxchg(old, old | bits, Full) {
+                        old = now;
+                    }
+                    self.channel.backlog(&self.device, self.lane());
+                    return;
+                }
+            }
+            bits &= !bit;
+        }
+        drop(sending);
+        if self.state.lock().proto.is_free() {
+            self.device.forget(self);
+        }
+    }
+
+    /// Whether messages wait for space in the lane.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.load(Acquire) != 0
+    }
+
+    fn message(&self, bit: u32) -> Option<Msg> {
+        let peer = || self.peer_id();
+        Some(match bit {
+            pending::CONNECT => Msg::Connect {
+                peer_conn: self.id,
+                src_port: self.local_port,
+                dst_port: self.remote_port,
+                kind: self.kind,
+            },
+            pending::ACCEPT => Msg::Accept {
+                conn: peer()?,
+                peer_conn: self.id,
+            },
+            pending::DATA => Msg::Ready {
+                conn: peer()?,
+                data: true,
+                space: false,
+            },
+            pending::SPACE => Msg::Ready {
+                conn: peer()?,
+                data: false,
+                space: true,
+            },
+            pending::DONE => Msg::Done { conn: peer()? },
+            _ => return None,
+        })
+    }
+
+    /// Says ACCEPT.
+    pub(crate) fn send_accept(&self) {
+        self.post(pending::ACCEPT);
+    }
+}
