@@ -264,18 +264,12 @@ impl Connection {
         &self,
         f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, u32) -> Result<R, Reason>,
     ) -> Result<R> {
-        let view = self.view();
-        let mut state = self.state.lock();
-        if self.is_over(&state) {
-            drop(state);
-            return Err(self.over());
-        }
-        let accepted = self.channel.accepted.lock();
-        let avail = state.proto.rx_avail(&view, &accepted);
-        drop(accepted);
-        let result = avail.and_then(|avail| f(&mut state.proto, &view, avail));
-        drop(state);
-        result.map_err(|reason| self.broken(reason))
+        self.with_phase(|proto, view, _| {
+            let accepted = self.channel.accepted.lock();
+            let avail = proto.rx_avail(view, &accepted);
+            drop(accepted);
+            f(proto, view, avail?)
+        })
     }
 
     /// Whether the own entry may belong to another connection, and the peer's rings to anybody. Who

@@ -21,11 +21,6 @@ void fgdp_helper_sock_orphan(struct sock *sk)
 	sock_orphan(sk);
 }
 
-void fgdp_helper_sock_graft(struct sock *sk, struct socket *parent)
-{
-	sock_graft(sk, parent);
-}
-
 struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk)
 {
 	return sk_sleep(sk);
@@ -65,26 +60,6 @@ void fgdp_helper_sock_poll_wait(struct file *filp, struct socket *sock,
 				struct poll_table_struct *p)
 {
 	sock_poll_wait(filp, sock, p);
-}
-
-bool fgdp_helper_sock_flag(const struct sock *sk, int flag)
-{
-	return sock_flag(sk, flag);
-}
-
-void fgdp_helper_sock_set_flag(struct sock *sk, int flag)
-{
-	sock_set_flag(sk, flag);
-}
-
-bool fgdp_helper_sk_has_sleeper(struct sock *sk)
-{
-	bool has;
-
-	rcu_read_lock();
-	has = skwq_has_sleeper(rcu_dereference(sk->sk_wq));
-	rcu_read_unlock();
-	return has;
 }
 
 void fgdp_helper_sk_data_ready(struct sock *sk)
