@@ -50,11 +50,10 @@ pub fn recv_fds(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Received> {
         Ok(cmsgs) => {
             for cmsg in cmsgs {
                 if let ControlMessageOwned::ScmRights(raw) = cmsg {
-                    // SAFETY: the kernel has just installed these descriptors for this call; nothing else knows them.
-                    fds.extend(
-                        raw.into_iter()
-                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                    );
+                    for fd in raw {
+                        // SAFETY: the kernel has just installed this descriptor for this call; nothing else knows it.
+                        fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+                    }
                 }
             }
         }

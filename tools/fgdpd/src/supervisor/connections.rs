@@ -101,7 +101,7 @@ impl Supervisor {
                 return;
             }
             Ok(Some(id)) => {
-                let token = BELL | u64::from(group) << 32 | u64::from(id);
+                let token = BELL | (u64::from(group) << 32) | u64::from(id);
                 if let Some(Err(e)) = bell.client(id).map(|fd| self.poller.add(fd, token, false)) {
                     error!(group, id, "doorbell device not watched: {e}");
                 }

@@ -442,7 +442,7 @@ impl Supervisor {
         for (group, res) in self.groups.iter().enumerate() {
             let Some(bell) = &res.bell else { continue };
             for id in bell.all_ids() {
-                let token = BELL | (group as u64) << 32 | u64::from(id);
+                let token = BELL | ((group as u64) << 32) | u64::from(id);
                 if let Some(Err(e)) = bell
                     .client(id)
                     .map(|fd| self.poller.modify(fd, token, true, bell.wants_out(id)))

@@ -375,7 +375,7 @@ impl Session {
                     .skip(start as usize)
                     .take(count as usize);
                 for (n, vector) in range.enumerate() {
-                    *vector = if present >> n & 1 != 0 {
+                    *vector = if (present >> n) & 1 != 0 {
                         fds.next()
                     } else {
                         None

@@ -390,7 +390,7 @@ impl Device {
         let mut fds = fds.into_iter();
         for n in 0..count.min(abi::VECTORS.into()) {
             if let Some(slot) = self.vectors.get_mut((start + n) as usize) {
-                *slot = if present >> n & 1 != 0 {
+                *slot = if (present >> n) & 1 != 0 {
                     fds.next()
                 } else {
                     None
@@ -400,7 +400,7 @@ impl Device {
         // QEMU takes all descriptors away and gives them back whenever one vector changes.
         let latched = std::mem::take(&mut self.latched);
         for vector in 0..abi::VECTORS {
-            if latched >> vector & 1 != 0 {
+            if (latched >> vector) & 1 != 0 {
                 self.fire(vector);
             }
         }

@@ -19,7 +19,7 @@ mod registers;
 mod requests;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{btree_map::Entry, BTreeMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -232,12 +232,12 @@ impl Worker {
         self.devices
             .retain(|dev, d| d.group != index || members.iter().any(|(m, ..)| m == dev));
         for (dev, slot, label) in members {
-            if !self.devices.contains_key(&dev) {
+            if let Entry::Vacant(entry) = self.devices.entry(dev) {
                 let mut device = Device::new(dev, index, slot, label, lanes);
                 if let Some(state) = self.kept.devices.remove(&dev) {
                     device.state = state;
                 }
-                self.devices.insert(dev, device);
+                entry.insert(device);
             }
         }
         self.changed = true;
@@ -320,7 +320,7 @@ impl Worker {
             let mut cleared = false;
             for g in &mut self.groups {
                 let dirty = std::mem::take(&mut g.group.dirty);
-                for slot in (1..abi::MAX_SLOTS as u32).filter(|s| dirty >> s & 1 != 0) {
+                for slot in (1..abi::MAX_SLOTS as u32).filter(|s| (dirty >> s) & 1 != 0) {
                     g.host.publish(slot, &g.group.entry(slot));
                 }
                 let plans = g.group.plan.members.clone();

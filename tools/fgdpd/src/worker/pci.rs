@@ -200,11 +200,11 @@ impl PciState {
         for (byte, at) in data.iter().zip(offset..) {
             let put = |word: &mut u32, start: u64| {
                 let shift = (at - start) * 8;
-                *word = *word & !(0xff << shift) | u32::from(*byte) << shift;
+                *word = *word & !(0xff << shift) | (u32::from(*byte) << shift);
             };
             match at {
                 COMMAND => self.command = self.command & 0xff00 | u16::from(*byte) & 0x47,
-                0x05 => self.command = self.command & 0x00ff | (u16::from(*byte) & 0x05) << 8,
+                0x05 => self.command = self.command & 0x00ff | ((u16::from(*byte) & 0x05) << 8),
                 ACCESS_BAR => self.access_bar = *byte,
                 _ if (ACCESS_OFFSET..ACCESS_OFFSET + 4).contains(&at) => {
                     put(&mut self.access_offset, ACCESS_OFFSET)

@@ -17,16 +17,16 @@ impl Worker {
             let Some(device) = self.devices.get_mut(&dev) else {
                 continue;
             };
-            let queues = 1 << abi::VQ_CONTROL | 1 << abi::VQ_DOORBELL;
+            let queues = (1 << abi::VQ_CONTROL) | (1 << abi::VQ_DOORBELL);
             let kicked = std::mem::take(&mut device.kicked) & queues;
             if kicked == 0 {
                 continue;
             }
             self.store.begin(dev)?;
-            if kicked >> abi::VQ_CONTROL & 1 != 0 {
+            if (kicked >> abi::VQ_CONTROL) & 1 != 0 {
                 self.serve_calls(dev)?;
             }
-            if kicked >> abi::VQ_DOORBELL & 1 != 0 {
+            if (kicked >> abi::VQ_DOORBELL) & 1 != 0 {
                 self.serve_doorbells(dev);
             }
             self.store.end(dev)?;

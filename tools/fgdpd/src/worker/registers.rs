@@ -13,7 +13,7 @@ use crate::abi;
 /// No MSI-X vector.
 pub const NO_VECTOR: u16 = 0xffff;
 /// What the device offers.
-pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+pub const FEATURES: u64 = (1 << VIRTIO_F_VERSION_1) | (1 << VIRTIO_RING_F_INDIRECT_DESC);
 
 /// Bytes of the common configuration.
 const COMMON_SIZE: usize = 60;
@@ -187,7 +187,7 @@ impl Registers {
         let word = u64::from(word);
         match self.driver_select {
             0 => self.driver_features = self.driver_features & !0xffff_ffff | word,
-            1 => self.driver_features = self.driver_features & 0xffff_ffff | word << 32,
+            1 => self.driver_features = self.driver_features & 0xffff_ffff | (word << 32),
             _ => (),
         }
     }
@@ -201,7 +201,7 @@ impl Registers {
         // Bits are only set, except those the device does not agree to.
         let mut status = self.status | new;
         let agreed = self.driver_features & !FEATURES == 0
-            && self.driver_features >> VIRTIO_F_VERSION_1 & 1 != 0;
+            && (self.driver_features >> VIRTIO_F_VERSION_1) & 1 != 0;
         if self.status & features_ok == 0 && !agreed {
             status &= !features_ok;
         }
@@ -232,7 +232,7 @@ impl Registers {
         let half = |word: &mut u64, high: bool| match (high, len) {
             (false, 8) => *word = value,
             (false, 4) => *word = *word & !0xffff_ffff | value & 0xffff_ffff,
-            (true, 4) => *word = *word & 0xffff_ffff | value << 32,
+            (true, 4) => *word = *word & 0xffff_ffff | (value << 32),
             _ => (),
         };
         if offset == 26 && len == 2 {

@@ -81,7 +81,7 @@ impl Store {
     }
 
     fn write_note(&mut self, dev: u32, deaths: u32) -> io::Result<()> {
-        let note = u64::from(dev) | u64::from(deaths) << 32;
+        let note = u64::from(dev) | (u64::from(deaths) << 32);
         self.file.write_all_at(&note.to_le_bytes(), 2 * self.half)
     }
 
@@ -127,7 +127,7 @@ impl Store {
         }
         self.serial += 1;
         let body = buf.get(HEADER..).unwrap_or_default();
-        let rest = body.len() as u64 | u64::from(checksum(self.serial, body)) << 32;
+        let rest = body.len() as u64 | (u64::from(checksum(self.serial, body)) << 32);
         for (word, at) in [MAGIC, self.serial, rest].into_iter().zip([0usize, 8, 16]) {
             if let Some(to) = buf.get_mut(at..at + 8) {
                 to.copy_from_slice(&word.to_le_bytes());

@@ -125,12 +125,12 @@ impl Guest {
     }
 
     pub fn mask(&mut self) {
-        self.client.set_irqs(2, 1 | 1 << 5, 0, 0, &[]).unwrap();
+        self.client.set_irqs(2, 1 | (1 << 5), 0, 0, &[]).unwrap();
     }
 
     pub fn unmask(&mut self) {
         let fds: Vec<i32> = self.irqs.iter().map(|e| e.as_fd().as_raw_fd()).collect();
-        self.client.set_irqs(2, 4 | 1 << 5, 0, 16, &fds).unwrap();
+        self.client.set_irqs(2, 4 | (1 << 5), 0, 16, &fds).unwrap();
     }
 
     pub fn read<const N: usize>(&mut self, at: u64) -> [u8; N] {

@@ -47,7 +47,7 @@ impl Hostile<'_> {
             3 => honest.wrapping_add(r % 64),
             4 => honest.wrapping_sub(r % 64),
             5 => honest.wrapping_add(1 << (r % 32)),
-            6 => honest ^ 1 << (r % 32),
+            6 => honest ^ (1 << (r % 32)),
             7 => first_extent(1) + r % 2048,
             8 => [4, 8, 16, 1024, 4096, 16384, u32::MAX][r as usize % 7],
             _ => 0,

@@ -172,7 +172,7 @@ fn l_1_lanes_and_channels_do_not_overlap() {
             tx.push(
                 &va,
                 &Msg::Done {
-                    conn: n << 16 | round,
+                    conn: (n << 16) | round,
                 },
             )
             .unwrap();
@@ -181,7 +181,7 @@ fn l_1_lanes_and_channels_do_not_overlap() {
     for round in 0..LANE_MSGS {
         for (n, (_, rx)) in (0u32..).zip(&mut lanes) {
             let want = Msg::Done {
-                conn: n << 16 | round,
+                conn: (n << 16) | round,
             };
             assert_eq!(rx.pop(&vb), Ok(Some(want)));
         }

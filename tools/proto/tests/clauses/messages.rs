@@ -103,7 +103,7 @@ proptest! {
     #[test]
     fn l_9_a_message_is_decoded_only_if_it_is_one(words in any::<[u32; 16]>(), kind in 0u32..8, flags in 0u32..6) {
         let mut words = words;
-        words[0] = kind | flags << 16;
+        words[0] = kind | (flags << 16);
         words[5] %= 8;
         words[6] %= 8;
         if let Ok(m) = Msg::decode(&words) {

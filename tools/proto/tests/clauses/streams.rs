@@ -81,7 +81,7 @@ struct World<'a> {
 
 const POISON: u8 = 0xee;
 
-impl<'a> World<'a> {
+impl World<'_> {
     fn free(&mut self, i: usize, ring: Ring) {
         let end = &mut self.ends[i];
         assert!(end.pool.free(ring.pfn, ring.frames), "ring freed twice");
@@ -328,7 +328,7 @@ fn run(roll: u32, acts: &[(bool, Act)]) {
     let bytes = RefCell::new(vec![0; slot_base(3) as usize]);
     let ends = [1u32, 2].map(|n| {
         let v = view(&slots[n as usize - 1], &group, 3 - n);
-        let conn = Conn::new(n << 16 | n, Kind::Stream);
+        let conn = Conn::new((n << 16) | n, Kind::Stream);
         conn.init_entry(&v);
         End {
             n,
