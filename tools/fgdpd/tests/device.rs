@@ -339,29 +339,45 @@ fn bye_leaves_in_order() {
     assert_eq!(b.event(), format!("peer 1 {}", a.config.generation));
     assert_eq!(Group::of(&b).entry(1).state, PeerState::Attached);
     assert_eq!(b.open(&a), Status::NoPeer);
+    assert_eq!(a.hello(NO_IVSHMEM), Status::State, "not in this generation");
+    a.write(20, &[0]);
+    a.init();
     assert_eq!(a.hello(NO_IVSHMEM), Status::Ok);
     connect(&mut a, &mut b);
 }
 
 #[test]
-fn a_guest_that_takes_no_events_is_told_that_it_lost_some() {
+fn h_6_a_guest_that_takes_no_events_loses_none_of_channels() {
     let daemon = Daemon::start(&two_guests(""));
     let (mut a, mut b) = (Guest::ready(&daemon, "a"), Guest::ready(&daemon, "b"));
     let range = a.extent(0, 512);
     connect(&mut a, &mut b);
+    let offers = |a: &mut Guest, b: &Guest| {
+        for extent in 0..400 {
+            assert_eq!(a.frames(FramesOp::Offer, b, extent, &[range]), Status::Ok);
+            assert_eq!(a.frames(FramesOp::Revoke, b, extent, &[]), Status::Ok);
+            assert_eq!(a.event_other(), format!("Release 2 {extent} 0"));
+        }
+    };
     // 64 buffers and 512 that wait; offers and revocations make two each.
-    for extent in 0..400 {
-        assert_eq!(a.frames(FramesOp::Offer, &b, extent, &[range]), Status::Ok);
-        assert_eq!(a.frames(FramesOp::Revoke, &b, extent, &[]), Status::Ok);
-        assert_eq!(a.event_other(), format!("Release 2 {extent} 0"));
-    }
+    offers(&mut a, &b);
     assert_eq!(daemon.member("stats", "b")["events_lost"], 1);
+    assert_eq!(a.close(&b), Status::Ok);
     let mut seen = 0;
     while b.event_other() != "lost" {
         seen += 1;
     }
     assert_eq!(seen, 64, "those that had buffers");
+    assert_eq!(b.event_other(), "close 1 PeerClosed");
+    assert_eq!(b.close(&a), Status::Ok);
+    assert_eq!(a.event_other(), "close 2 PeerClosed");
+    connect(&mut a, &mut b);
+    // Also if the worker dies in between.
+    offers(&mut a, &b);
     assert_eq!(a.close(&b), Status::Ok);
+    daemon.kill_worker();
+    assert_eq!(daemon.status()["restarts"], 1);
+    while b.event_other() != "lost" {}
     assert_eq!(b.event_other(), "close 1 PeerClosed");
 }
 

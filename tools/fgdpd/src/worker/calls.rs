@@ -54,6 +54,16 @@ pub enum Event {
 }
 
 impl Event {
+    /// The slot of which it is.
+    pub fn peer(&self) -> Option<u32> {
+        match self {
+            Event::Peer { peer, .. } | Event::Channel { peer, .. } | Event::Frames { peer, .. } => {
+                Some(*peer)
+            }
+            Event::Lost => None,
+        }
+    }
+
     /// How many ranges it has.
     pub fn ranges(&self) -> usize {
         match self {

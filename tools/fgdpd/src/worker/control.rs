@@ -223,7 +223,7 @@ impl Worker {
                     "slot": plan.slot,
                     "state": match m.presence {
                         Presence::Absent => "absent",
-                        Presence::Attached => "attached",
+                        Presence::Attached | Presence::Left => "attached",
                         Presence::Ready => "ready",
                     },
                     "generation": m.generation,

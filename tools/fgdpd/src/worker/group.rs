@@ -18,11 +18,6 @@ use super::grants::Grants;
 use crate::abi;
 use crate::plan::{GroupPlan, MemberPlan};
 
-/// Events that wait for a guest at most; beyond, it is told that events were lost.
-const MAX_EVENTS: usize = 512;
-/// Ranges in these events at most: what waits is kept at each change, and shall not be large.
-const MAX_EVENT_RANGES: usize = 2048;
-
 /// State of a member, as in the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Presence {
@@ -33,6 +28,9 @@ pub enum Presence {
     Attached,
     /// HELLO answered.
     Ready,
+    /// BYE answered: nothing before a reset. So a member is ready at most once in a generation, and who is told late
+    /// cannot take what it is now for what it was.
+    Left,
 }
 
 /// Counters of a member.
@@ -164,31 +162,6 @@ impl Group {
     /// The member in `slot`.
     pub fn member(&mut self, slot: u32) -> Option<&mut Member> {
         self.state.members.get_mut(&slot)
-    }
-
-    /// An event for the member in `slot`, if it is ready.
-    pub(super) fn tell(&mut self, slot: u32, event: Event) {
-        let Some(m) = self
-            .state
-            .members
-            .get_mut(&slot)
-            .filter(|m| m.presence == Presence::Ready)
-        else {
-            return;
-        };
-        if matches!(event, Event::Peer { .. }) && m.events.back() == Some(&event)
-            || m.events.back() == Some(&Event::Lost)
-        {
-            return;
-        }
-        let ranges: usize = m.events.iter().chain([&event]).map(Event::ranges).sum();
-        if m.events.len() >= MAX_EVENTS || ranges > MAX_EVENT_RANGES {
-            m.events.clear();
-            m.counters.lost += 1;
-            m.events.push_back(Event::Lost);
-        } else {
-            m.events.push_back(event);
-        }
     }
 
     /// The entry of `slot` changed: publish it and tell the others.
@@ -379,7 +352,7 @@ impl Group {
     }
 
     fn bye(&mut self, slot: u32) {
-        self.leave(slot, Presence::Attached);
+        self.leave(slot, Presence::Left);
         self.changed(slot);
     }
 
@@ -433,7 +406,7 @@ impl Group {
         };
         entry.state = match m.presence {
             Presence::Absent => PeerState::Absent,
-            Presence::Attached => PeerState::Attached,
+            Presence::Attached | Presence::Left => PeerState::Attached,
             Presence::Ready => PeerState::Ready,
         };
         entry.generation = m.generation;

@@ -6,6 +6,7 @@
 //! is cleared. What was in flight is found again in guest memory (used indices) or simply done again (interrupts,
 //! directory entries, slots half cleared).
 
+mod backlog;
 mod calls;
 mod channels;
 mod control;
