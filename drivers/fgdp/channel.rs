@@ -68,6 +68,10 @@ pub(crate) struct Channel {
     pub(crate) starved: Atomic<bool>,
     /// Frames came back since somebody was woken for them.
     pub(crate) freed: Atomic<bool>,
+    /// Connections that have an id.
+    pub(crate) conns: Atomic<i32>,
+    /// CONNECTs that wait for an answer.
+    pub(crate) connects: Atomic<i32>,
 }
 
 impl Channel {
@@ -98,6 +102,8 @@ impl Channel {
                 need_units: Atomic::new(0),
                 starved: Atomic::new(false),
                 freed: Atomic::new(false),
+                conns: Atomic::new(0),
+                connects: Atomic::new(0),
             }),
             GFP_KERNEL,
         )

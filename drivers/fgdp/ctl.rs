@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What may sleep: calls to the host, its events, channels that come and go, frames, accepting.
+//! What may sleep: calls to the host, its events, channels that come and go, frames.
 //!
 //! One run at a time per device, under `Device::ctl`.
 
 use crate::addr::GuestId;
 use crate::announce::Announced;
 use crate::channel::{Channel, Peering};
-use crate::device::{Device, CTL};
+use crate::device::{Device, CHANNEL_TIMEOUT_MS, CTL};
 use crate::peer::Peer;
-use crate::port;
 use crate::proto::ctrl::{self, Action, Input};
 use crate::proto::grant::{Accepted, Extent};
 use crate::proto::ring;
 use crate::proto::wire::{
-    self, ChanHdr, ChanState, DirEntry, DirError, Event, Frames, FramesOp, Hello, Kind, Msg,
-    PeerState, Range, Ranges, Reason, Refusal, Request, SlotHdr, Status, ABI, MAX_RANGES,
-    MAX_SLOTS, NO_IVSHMEM,
+    self, ChanHdr, ChanState, DirEntry, DirError, Event, Frames, FramesOp, Hello, PeerState, Range,
+    Ranges, Reason, Request, SlotHdr, Status, ABI, MAX_RANGES, MAX_SLOTS, NO_IVSHMEM,
 };
 use crate::sys::net::errno::Errno;
+use crate::sys::task;
 use crate::transport::CallError;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
@@ -35,23 +34,19 @@ pub(crate) enum Job {
     Addresses,
     /// Somebody wants the channel to the member in this slot.
     Want(u32),
-    /// A peer opens a connection.
-    Connect {
-        /// From whom.
-        channel: Arc<Channel>,
-        /// The peer's connection id.
-        peer_conn: u32,
-        /// The peer's port.
-        src_port: u32,
-        /// The port that it wants.
-        dst_port: u32,
-        /// What it wants to carry.
-        kind: Kind,
-    },
+    /// Somebody has waited for the channel to the member in this slot for too long.
+    Overdue(u32),
 }
+
+/// Broken channels of one generation of a peer that the log tells of.
+const WARNINGS: u32 = 10;
 
 struct PeerCtl {
     chan: ctrl::Channel,
+    /// When this side last began to open.
+    since: u64,
+    /// Rules that this generation of the peer broke.
+    violations: u32,
     /// The round that is opening or up.
     channel: Option<Arc<Channel>>,
 }
@@ -69,6 +64,8 @@ impl Ctl {
         for _ in 0..MAX_SLOTS {
             let peer = PeerCtl {
                 chan: ctrl::Channel::new(),
+                since: 0,
+                violations: 0,
                 channel: None,
             };
             peers.push(peer, GFP_KERNEL)?;
@@ -155,15 +152,7 @@ impl Device {
                     Job::Scan => self.scan(&mut ctl),
                     Job::Addresses => self.announce(&mut ctl.announced),
                     Job::Want(slot) => self.feed(&mut ctl, slot, Input::Want),
-                    Job::Connect {
-                        channel,
-                        peer_conn,
-                        src_port,
-                        dst_port,
-                        kind,
-                    } => {
-                        self.accept(&channel, peer_conn, src_port, dst_port, kind);
-                    }
+                    Job::Overdue(slot) => self.overdue(&mut ctl, slot),
                 }
             }
             if self.lost.xchg(false, Full) {
@@ -173,6 +162,18 @@ impl Device {
             if idle {
                 return;
             }
+        }
+    }
+
+    /// The channel does not come up (C-7): the next one who wants it tries again.
+    fn overdue(self: &Arc<Self>, ctl: &mut Ctl, slot: u32) {
+        let Some(peer) = ctl.peer(slot) else {
+            return;
+        };
+        let waited = task::clock_ns().saturating_sub(peer.since) / 1_000_000;
+        // Not one that was opened anew meanwhile.
+        if peer.chan.is_opening() && waited >= u64::from(CHANNEL_TIMEOUT_MS) {
+            self.feed(ctl, slot, Input::Timeout);
         }
     }
 
@@ -208,6 +209,11 @@ impl Device {
             Err(DirError::Busy) => return,
             Err(DirError::Invalid) => DirEntry::default(),
         };
+        if entry.generation != peer.entry().generation {
+            if let Some(state) = ctl.peer(slot) {
+                state.violations = 0;
+            }
+        }
         peer.set_entry(&entry);
         let bell = (entry.ivshmem_id != NO_IVSHMEM).then_some(entry.ivshmem_id);
         self.transport.set_peer_bell(slot, bell);
@@ -271,6 +277,7 @@ impl Device {
         let state = ctl.peer(slot)?;
         match action {
             Action::Prepare => {
+                state.since = task::clock_ns();
                 state.channel = self.prepare(&peer, state.chan.generation()?);
                 None
             }
@@ -320,7 +327,12 @@ impl Device {
             }
             Action::Down(reason) => {
                 let channel = state.channel.take();
-                self.down(&peer, channel, reason);
+                state.violations = state
+                    .violations
+                    .saturating_add(u32::from(reason.is_violation()));
+                // A peer that breaks rules all the time does not fill the log.
+                let quiet = state.violations > WARNINGS;
+                self.down(&peer, channel, reason, quiet);
                 None
             }
             Action::Reclaim => {
@@ -350,11 +362,17 @@ impl Device {
         Channel::new(peering, self.identity.slot).ok()
     }
 
-    fn down(self: &Arc<Self>, peer: &Peer, channel: Option<Arc<Channel>>, reason: Reason) {
+    fn down(
+        self: &Arc<Self>,
+        peer: &Peer,
+        channel: Option<Arc<Channel>>,
+        reason: Reason,
+        quiet: bool,
+    ) {
         if let Some(count) = self.counters.down.get(reason.as_u32() as usize) {
             count.add(1, Relaxed);
         }
-        if reason.is_violation() {
+        if reason.is_violation() && !quiet {
             pr_warn!(
                 "{}: channel to slot {} broken: {}\n",
                 self.transport.name(),
@@ -507,67 +525,6 @@ impl Device {
                 }
             }
         }
-    }
-
-    /// A peer opens a connection: finds the listener and answers.
-    fn accept(
-        self: &Arc<Self>,
-        channel: &Arc<Channel>,
-        peer_conn: u32,
-        src_port: u32,
-        dst_port: u32,
-        kind: Kind,
-    ) {
-        if channel.is_dead() {
-            return;
-        }
-        let lane = peer_conn % channel.lanes();
-        let result = self.try_accept(channel, peer_conn, src_port, dst_port, kind);
-        match result {
-            Ok(()) => self.counters.accepts.add(1, Relaxed),
-            Err(Some(error)) => {
-                self.counters.refusals.add(1, Relaxed);
-                channel.send_later(
-                    self,
-                    lane,
-                    &Msg::Refuse {
-                        conn: peer_conn,
-                        error,
-                    },
-                );
-            }
-            Err(None) => {}
-        }
-    }
-
-    fn try_accept(
-        self: &Arc<Self>,
-        channel: &Arc<Channel>,
-        peer_conn: u32,
-        src_port: u32,
-        dst_port: u32,
-        kind: Kind,
-    ) -> Result<(), Option<Refusal>> {
-        let listener = port::listener(&self.stack, dst_port).ok_or(Refusal::Refused)?;
-        if listener.kind != kind {
-            return Err(Some(Refusal::Type));
-        }
-        if !listener.has_room() {
-            return Err(Some(Refusal::Backlog));
-        }
-        let conn = self
-            .add_connection(channel, kind, dst_port, src_port)
-            .map_err(|_| Refusal::NoMem)?;
-        if let Err(reason) = conn.accept(peer_conn) {
-            self.break_channel(channel, reason);
-            return Err(None);
-        }
-        conn.send_accept();
-        if listener.push(conn.clone()).is_err() {
-            // The listener closed or filled up meanwhile: as TCP, the peer sees a reset.
-            conn.close(true);
-        }
-        Ok(())
     }
 
     /// Closes all channels in order and says good-bye.

@@ -5,8 +5,9 @@
 //! References: the stack's list and the transport's upcalls hold the device, and so do its
 //! connections, until [`Device::gone`]. Work that is queued holds it while it runs.
 //!
-//! Lock order: `table`, `jobs`, `pool` are innermost. `ctl` (see `ctl.rs`) is taken first.
+//! Lock order: `table`, `jobs`, `connects`, `pool` are innermost. `ctl` (see `ctl.rs`) is taken first.
 
+use crate::accept::Connect;
 use crate::addr::GuestId;
 use crate::channel::Channel;
 use crate::conn::Connection;
@@ -38,10 +39,15 @@ use kernel::workqueue::{new_work, Work};
 const CONNS: u32 = 16384;
 
 /// How long `connect` waits for a channel that comes up, in milliseconds.
-const CHANNEL_TIMEOUT_MS: u32 = 5_000;
+pub(crate) const CHANNEL_TIMEOUT_MS: u32 = 5_000;
 
-/// Work that may sleep.
+/// Connections of one peer at most, so that others find some.
+const CONNS_OF_PEER: i32 = CONNS as i32 / 2;
+
+/// Work that may sleep, and make calls.
 pub(crate) const CTL: u64 = 0;
+/// Work that answers CONNECTs.
+pub(crate) const ACCEPT: u64 = 5;
 
 struct Table {
     ids: Ids<Storage<IdSlot>>,
@@ -114,6 +120,8 @@ pub(crate) struct Device {
     #[pin]
     pub(crate) jobs: BhLock<KVec<Job>>,
     #[pin]
+    pub(crate) connects: BhLock<KVec<Connect>>,
+    #[pin]
     pub(crate) ctl: Mutex<Ctl>,
     #[pin]
     up_lock: Mutex<()>,
@@ -136,6 +144,8 @@ pub(crate) struct Device {
     pub(crate) lane2: Work<Device, 3>,
     #[pin]
     pub(crate) lane3: Work<Device, 4>,
+    #[pin]
+    pub(crate) accept_work: Work<Device, ACCEPT>,
 }
 
 impl Device {
@@ -188,6 +198,7 @@ impl Device {
                 table <- new_bhlock!(table, "fgdp_table"),
                 pool <- new_bhlock!(pool, "fgdp_pool"),
                 jobs <- new_bhlock!(KVec::new(), "fgdp_jobs"),
+                connects <- new_bhlock!(KVec::new(), "fgdp_connects"),
                 ctl <- new_mutex!(ctl, "fgdp_ctl"),
                 up_lock <- new_mutex!((), "fgdp_up"),
                 up <- new_condvar!("fgdp_up"),
@@ -200,6 +211,7 @@ impl Device {
                 lane1 <- new_work!("fgdp_lane1"),
                 lane2 <- new_work!("fgdp_lane2"),
                 lane3 <- new_work!("fgdp_lane3"),
+                accept_work <- new_work!("fgdp_accept"),
             }),
             GFP_KERNEL,
         )
@@ -286,7 +298,11 @@ impl Device {
             }
             match self.up.wait_interruptible_timeout(&mut guard, left) {
                 CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
-                CondVarTimeoutResult::Timeout => return Err(ETIMEDOUT),
+                CondVarTimeoutResult::Timeout => {
+                    drop(guard);
+                    self.add_job(Job::Overdue(peer.number))?;
+                    return Err(ETIMEDOUT);
+                }
                 CondVarTimeoutResult::Signal { .. } => return Err(ERESTARTSYS),
             }
         }
@@ -322,7 +338,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` when all connection ids are in use; `ENOMEM`.
+    /// `ENOBUFS` when all connection ids are in use, or the peer has its share; `ENOMEM`.
     pub(crate) fn add_connection(
         self: &Arc<Self>,
         channel: &Arc<Channel>,
@@ -330,7 +346,14 @@ impl Device {
         local_port: u32,
         remote_port: u32,
     ) -> Result<Arc<Connection>> {
-        let id = self.table.lock().ids.alloc().ok_or(Errno::NoBufs)?;
+        let mut table = self.table.lock();
+        // Counted under the lock, as everywhere.
+        if channel.conns.load(Relaxed) >= CONNS_OF_PEER {
+            return Err(Errno::NoBufs.into());
+        }
+        let id = table.ids.alloc().ok_or(Errno::NoBufs)?;
+        channel.conns.add(1, Relaxed);
+        drop(table);
         let conn = Connection::new(self, channel, id, kind, local_port, remote_port);
         let mut table = self.table.lock();
         match conn {
@@ -349,6 +372,7 @@ impl Device {
             }
             Err(e) => {
                 table.ids.free(id);
+                channel.conns.add(-1, Relaxed);
                 Err(e)
             }
         }
@@ -396,8 +420,9 @@ impl Device {
             Some(place) if place.as_ref().is_some_and(|c| c.id() == id) => place.take(),
             _ => None,
         };
-        if old.is_some() {
+        if let Some(conn) = &old {
             table.ids.free(id);
+            conn.channel.conns.add(-1, Relaxed);
         }
         drop(table);
         drop(old);
@@ -436,12 +461,12 @@ impl Device {
             match run {
                 Ok(pfn) => return Some(Ring { pfn, frames: want }),
                 Err(NoRun::NeedExtent(units)) => {
+                    // A smaller ring does until the peer has accepted more.
                     channel.need_units.store(units, Release);
                     self.kick_ctl();
-                    break;
+                    want /= 2;
                 }
-                Err(NoRun::Wait) => break,
-                Err(NoRun::Exhausted | NoRun::Size) => want /= 2,
+                Err(NoRun::Wait | NoRun::Exhausted | NoRun::Size) => want /= 2,
             }
         }
         if have == 0 {
@@ -493,6 +518,14 @@ impl Device {
         if let Some(queue) = work::process() {
             // Queued already is as good.
             let _queued = queue.enqueue::<_, CTL>(self.clone());
+        }
+    }
+
+    /// Answers CONNECTs soon. Any context.
+    pub(crate) fn kick_accept(self: &Arc<Self>) {
+        if let Some(queue) = work::process() {
+            // Queued already is as good.
+            let _queued = queue.enqueue::<_, ACCEPT>(self.clone());
         }
     }
 

@@ -2,10 +2,10 @@
 
 //! Draining lanes: messages of peers to connections. Runs as bottom half.
 
+use crate::accept::Connect;
 use crate::channel::Channel;
-use crate::ctl::Job;
 use crate::device::Device;
-use crate::proto::wire::{Msg, Reason, Refusal, LANE_MSGS};
+use crate::proto::wire::{Msg, Reason, LANE_MSGS};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
@@ -13,9 +13,6 @@ use kernel::workqueue::{impl_has_work, WorkItem};
 
 /// Messages of one peer before the next has its turn.
 const BUDGET: u32 = LANE_MSGS;
-
-/// CONNECTs that may wait for process context, over all peers.
-const MAX_CONNECTS: usize = 4096;
 
 impl_has_work! {
     impl HasWork<Self, 1> for Device { self.lane0 }
@@ -57,7 +54,7 @@ fn drain(device: &Arc<Device>, lane: u32) {
 fn drain_channel(device: &Arc<Device>, channel: &Arc<Channel>, lane: u32) -> Result<bool, Reason> {
     for _ in 0..BUDGET {
         match channel.pop(device, lane)? {
-            Some(msg) => dispatch(device, channel, lane, &msg)?,
+            Some(msg) => dispatch(device, channel, &msg)?,
             None if channel.rest(device, lane)? => {}
             None => return Ok(false),
         }
@@ -66,12 +63,7 @@ fn drain_channel(device: &Arc<Device>, channel: &Arc<Channel>, lane: u32) -> Res
     Ok(true)
 }
 
-fn dispatch(
-    device: &Arc<Device>,
-    channel: &Arc<Channel>,
-    lane: u32,
-    msg: &Msg,
-) -> Result<(), Reason> {
+fn dispatch(device: &Arc<Device>, channel: &Arc<Channel>, msg: &Msg) -> Result<(), Reason> {
     device.counters.messages_received.add(1, Relaxed);
     let find = |id: u32| {
         let conn = device.connection(id)?;
@@ -84,24 +76,13 @@ fn dispatch(
             src_port,
             dst_port,
             kind,
-        } => {
-            let job = Job::Connect {
-                channel: channel.clone(),
-                peer_conn,
-                src_port,
-                dst_port,
-                kind,
-            };
-            let crowded = device.jobs.lock().len() >= MAX_CONNECTS;
-            if crowded || device.add_job(job).is_err() {
-                let refuse = Msg::Refuse {
-                    conn: peer_conn,
-                    error: Refusal::NoMem,
-                };
-                device.counters.refusals.add(1, Relaxed);
-                channel.send_later(device, lane, &refuse);
-            }
-        }
+        } => device.queue_connect(Connect {
+            channel: channel.clone(),
+            peer_conn,
+            src_port,
+            dst_port,
+            kind,
+        }),
         Msg::Accept { conn, peer_conn } => {
             if let Some(conn) = find(conn) {
                 conn.on_accept(peer_conn)?;

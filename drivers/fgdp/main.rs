@@ -4,7 +4,7 @@
 //!
 //! The data's way through the files: `family` (system calls) to `tx` and `rx` (copies) to `conn`
 //! (one connection) to `channel` (one peer) to `transport`; messages come back through `lane`,
-//! the host's events through `ctl`.
+//! the host's events through `ctl`, peers that connect through `accept`.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -16,6 +16,7 @@ pub(crate) mod proto;
 #[path = "../../rust/kernel/mod.rs"]
 mod sys;
 
+mod accept;
 mod addr;
 mod announce;
 mod channel;

@@ -179,10 +179,14 @@ fn send_record(
     }
 }
 
-/// The largest ring of the socket, from `SO_SNDBUF`, in bytes.
+/// The largest ring of a socket that has not set `SO_SNDBUF`, in bytes. More does not make a stream faster.
+const DEFAULT_RING: u32 = 1 << 20;
+
+/// The largest ring of the socket, in bytes: as for TCP, a buffer that nobody has set the size of grows by itself.
 fn max_ring(sk: &Sock<AfFgdp>) -> u32 {
-    let bytes = u32::try_from(sk.sndbuf())
-        .unwrap_or(0)
+    let bytes = sk
+        .fixed_sndbuf()
+        .unwrap_or(DEFAULT_RING)
         .min(RING_MAX_FRAMES << FRAME_SHIFT);
     bytes.next_power_of_two().clamp(
         RING_MIN_FRAMES << FRAME_SHIFT,

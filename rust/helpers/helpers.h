@@ -54,6 +54,7 @@ void fgdp_helper_sock_orphan(struct sock *sk);
 long fgdp_helper_sock_linger(const struct sock *sk);
 int fgdp_helper_put_user_int(int value, void *to);
 void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener);
+int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk);
 bool fgdp_helper_may_bind_reserved(void);
 unsigned int fgdp_helper_addresses(u8 *out, unsigned int max);
 struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk);

@@ -147,6 +147,12 @@ void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener)
 #endif
 }
 
+/* SO_SNDBUF in bytes, or -1 when the user has not set it. */
+int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk)
+{
+	return sk->sk_userlocks & SOCK_SNDBUF_LOCK ? READ_ONCE(sk->sk_sndbuf) : -1;
+}
+
 bool fgdp_helper_may_bind_reserved(void)
 {
 	return ns_capable(init_net.user_ns, CAP_NET_BIND_SERVICE);

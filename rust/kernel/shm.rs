@@ -5,15 +5,18 @@
 //! Nothing here hands out a Rust reference to shared bytes, because another guest may change them at any
 //! time: words are fetched and stored by volatile accesses, runs of bytes are copied by C.
 //!
-//! A [`SlotMem`] and a [`GroupMem`] each hold a reference to their mapping, which goes with the last one.
+//! A [`SlotMem`] and a [`GroupMem`] each hold a reference to their mapping, which goes after the last one. That may be
+//! dropped in any context; unmapping sleeps, so the work queue does it.
 
 use super::ffi;
 use super::iov::{IovDest, IovSource};
+use super::work;
 use crate::proto::mem::{Mem, MemMut};
 use core::ptr::NonNull;
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    workqueue::{impl_has_work, new_work, Work, WorkItem},
 };
 
 /// Who gives the pages back.
@@ -105,6 +108,51 @@ impl Drop for Mapping {
     }
 }
 
+/// A mapping, and the work that drops it.
+#[pin_data]
+struct Unmap {
+    mapping: Mapping,
+    #[pin]
+    work: Work<Unmap>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Unmap { self.work }
+}
+
+impl WorkItem for Unmap {
+    type Pointer = Pin<KBox<Self>>;
+
+    fn run(this: Pin<KBox<Self>>) {
+        drop(this);
+    }
+}
+
+/// What the parts of a mapping share: it goes, in process context, after the last one.
+struct Whole(Option<Pin<KBox<Unmap>>>);
+
+impl Whole {
+    fn new(mapping: Mapping) -> Result<Arc<Self>> {
+        let unmap = KBox::pin_init(
+            pin_init!(Unmap { mapping, work <- new_work!("fgdp_unmap") }),
+            GFP_KERNEL,
+        )?;
+        Ok(Arc::new(Self(Some(unmap)), GFP_KERNEL)?)
+    }
+
+    fn at(&self, off: u64, len: u64) -> Option<*mut u8> {
+        self.0.as_ref()?.mapping.at(off, len)
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let (Some(unmap), Some(queue)) = (self.0.take(), work::process()) {
+            queue.enqueue::<_, 0>(unmap);
+        }
+    }
+}
+
 /// A part of a mapping.
 ///
 /// # Invariants
@@ -113,7 +161,7 @@ impl Drop for Mapping {
 struct Part {
     base: NonNull<u8>,
     len: u64,
-    _map: Arc<Mapping>,
+    _map: Arc<Whole>,
 }
 
 // SAFETY: As for `Mapping`.
@@ -122,7 +170,16 @@ unsafe impl Send for Part {}
 unsafe impl Sync for Part {}
 
 impl Part {
-    fn new(map: Arc<Mapping>, off: u64, len: u64) -> Result<Self> {
+    /// # Safety
+    ///
+    /// As for [`Mapping::remap`].
+    unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
+        // SAFETY: The caller's promise.
+        let mapping = unsafe { Mapping::remap(addr, len) }?;
+        Self::new(Whole::new(mapping)?, 0, len)
+    }
+
+    fn new(map: Arc<Whole>, off: u64, len: u64) -> Result<Self> {
         let base = map.at(off, len).and_then(NonNull::new).ok_or(EINVAL)?;
         if off % 4 != 0 {
             return Err(EINVAL);
@@ -209,8 +266,7 @@ impl SlotMem {
     /// must stay present while the value lives.
     pub(super) unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
         // SAFETY: The caller's promise.
-        let map = unsafe { Mapping::remap(addr, len) }?;
-        Ok(Self(Part::new(Arc::new(map, GFP_KERNEL)?, 0, len)?))
+        Ok(Self(unsafe { Part::remap(addr, len) }?))
     }
 
     /// Copies `len` bytes of `iter` to `off`; returns how many the user's memory yielded, 0 if the range is outside.
@@ -275,9 +331,8 @@ impl GroupMem {
     ///
     /// The range must be device memory that behaves as memory does, and must stay present while the value lives.
     pub(super) unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
-        // SAFETY: The caller's promise.
-        let map = unsafe { Mapping::remap(addr, len) }?;
-        Ok(Self(Part::new(Arc::new(map, GFP_KERNEL)?, 0, len)?))
+        // SAFETY: The caller's promise; it never writes.
+        Ok(Self(unsafe { Part::remap(addr, len) }?))
     }
 
     /// Copies `len` bytes at `off` to `iter`; returns how many the user's memory took, 0 if the range is outside.
@@ -331,7 +386,7 @@ impl LocalGroup {
     /// Allocates a group of `host_len + slot_len` bytes.
     pub(crate) fn new(host_len: u64, slot_len: u64) -> Result<Self> {
         let len = host_len.checked_add(slot_len).ok_or(EINVAL)?;
-        let map = Arc::new(Mapping::alloc(len)?, GFP_KERNEL)?;
+        let map = Whole::new(Mapping::alloc(len)?)?;
         Ok(Self {
             host: SlotMem(Part::new(map.clone(), 0, host_len)?),
             slot: SlotMem(Part::new(map.clone(), host_len, slot_len)?),

@@ -32,6 +32,8 @@ use kernel::{
 
 /// How long the host may take to answer a call.
 const CALL_TIMEOUT_MS: u32 = 10_000;
+/// How long after it did not answer one: then the next ones only look whether it is back.
+const SILENT_TIMEOUT_MS: u32 = 500;
 /// Buffers on the event queue.
 const EVENT_BUFFERS: usize = 16;
 /// Buffers on each lane's queue.
@@ -94,6 +96,8 @@ pub(crate) struct VirtioTransport {
     events: Queue,
     lane_queues: KVec<Queue>,
     cookie: Atomic<u64>,
+    /// The host did not answer the last call.
+    silent: Atomic<bool>,
     doorbell: DoorbellMode,
     bell: SetOnce<Arc<Bell>>,
     /// Doorbell ids of the members by slot; `NO_IVSHMEM`: none.
@@ -159,6 +163,7 @@ impl VirtioTransport {
                 events,
                 lane_queues,
                 cookie: Atomic::new(1),
+                silent: Atomic::new(false),
                 doorbell,
                 bell: SetOnce::new(),
                 peer_bells: core::array::from_fn(|_| Atomic::new(wire::NO_IVSHMEM)),
@@ -287,14 +292,19 @@ impl Transport for VirtioTransport {
             .and_then(|len| bytes.get(..len))
             .ok_or(CallError::Malformed)?;
         let buffer = Buffer::new(out, CALL_HDR + reply.len()).map_err(|_| CallError::NoMemory)?;
-        let answer = self
-            .control
-            .call(buffer, msecs_to_jiffies(CALL_TIMEOUT_MS))
-            .map_err(|why| match why {
-                NoAnswer::Dead | NoAnswer::Timeout => CallError::Dead,
-                NoAnswer::Killed => CallError::Killed,
-                NoAnswer::NoMemory => CallError::NoMemory,
-            })?;
+        let timeout = if self.silent.load(Relaxed) {
+            SILENT_TIMEOUT_MS
+        } else {
+            CALL_TIMEOUT_MS
+        };
+        let answer = self.control.call(buffer, msecs_to_jiffies(timeout));
+        self.silent
+            .store(matches!(answer, Err(NoAnswer::Timeout)), Relaxed);
+        let answer = answer.map_err(|why| match why {
+            NoAnswer::Dead | NoAnswer::Timeout => CallError::Dead,
+            NoAnswer::Killed => CallError::Killed,
+            NoAnswer::NoMemory => CallError::NoMemory,
+        })?;
         let answer = Reply::parse(answer.received()).map_err(|_| CallError::Malformed)?;
         if answer.cookie != cookie {
             return Err(CallError::Malformed);

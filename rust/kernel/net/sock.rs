@@ -161,9 +161,10 @@ impl<F: Family> Sock<F> {
         /// Sets the error that the next call returns.
         set set_err_word, sk_err: i32
     }
-    word! {
-        /// `SO_SNDBUF` as the kernel keeps it: twice what was asked for.
-        get sndbuf, sk_sndbuf: i32
+    /// `SO_SNDBUF` as the kernel keeps it, twice what was asked for; `None` if nobody has asked.
+    pub(crate) fn fixed_sndbuf(&self) -> Option<u32> {
+        // SAFETY: The socket is live.
+        u32::try_from(unsafe { ffi::fgdp_helper_sk_fixed_sndbuf(self.sk.get()) }).ok()
     }
 
     /// `TCP_*` state, which `SO_ACCEPTCONN` and others read.
