@@ -313,11 +313,16 @@ fn check(config: &Config, text: &str) -> Vec<Problem> {
                 format!("guest `{other}` has the same id: make a new one with uuidgen"),
             );
         }
-        if guest.id.get_ref().is_nil() {
-            c.say(
-                guest.id.span(),
-                "the id must not be all zero: make one with uuidgen",
-            );
+        let id = guest.id.get_ref();
+        // The family's wildcard, and its loopback.
+        for (reserved, meaning) in [
+            (Uuid::nil(), "any guest"),
+            (Uuid::max(), "the guest itself"),
+        ] {
+            if *id == reserved {
+                let text = format!("id {id} means {meaning}: make another with uuidgen");
+                c.say(guest.id.span(), text);
+            }
         }
         let mut seen = Vec::new();
         for device in &guest.device {

@@ -64,6 +64,16 @@ fn mistakes_are_named_with_line_and_cure() {
         ),
         ("6e0f7a44-0b6c-4a5e-9a57-000000000002", "6e0f7a44", ":16: "),
         (
+            "6e0f7a44-0b6c-4a5e-9a57-000000000002",
+            "00000000-0000-0000-0000-000000000000",
+            ":16: id 00000000-0000-0000-0000-000000000000 means any guest: make another with uuidgen",
+        ),
+        (
+            "6e0f7a44-0b6c-4a5e-9a57-000000000002",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+            ":16: id ffffffff-ffff-ffff-ffff-ffffffffffff means the guest itself: make another with uuidgen",
+        ),
+        (
             "name = \"b\"",
             "name = \"a\"",
             ":15: guest `a` exists twice",
