@@ -50,7 +50,9 @@ impl Accel {
         match self {
             Self::Kvm => "",
             // The emulated clocks stutter when the host is busy; the kernel would turn to the HPET, which is very slow here.
-            Self::Tcg => "tsc=reliable",
+            // virtiofsd writes programs into pages behind the emulator's back, and code that it translated from a page's
+            // former content would run instead: the kernel must write to each page first. Debian's does so by default.
+            Self::Tcg => "tsc=reliable init_on_alloc=1",
         }
     }
 
