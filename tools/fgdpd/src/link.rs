@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
 use crate::plan::GroupPlan;
-use crate::sys;
+use crate::sys::{self, SharedFd};
 
 /// The longest message.
 const MAX_LINK_MESSAGE: usize = 128 << 10;
@@ -138,6 +138,8 @@ pub enum ToWorker {
         /// One bit per queue.
         queues: u32,
     },
+    /// To be answered.
+    Ping,
     /// End in order.
     Stop,
 }
@@ -147,6 +149,8 @@ pub enum ToWorker {
 pub enum ToSupervisor {
     /// Everything told has been taken in.
     Started,
+    /// The answer to [`ToWorker::Ping`].
+    Pong,
     /// The answer to a request: data, or an errno.
     Reply {
         /// Device.
@@ -167,7 +171,7 @@ pub enum ToSupervisor {
 #[derive(Debug)]
 pub struct Link {
     sock: OwnedFd,
-    output: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    output: VecDeque<(Vec<u8>, Vec<SharedFd>)>,
     buf: Vec<u8>,
 }
 
@@ -181,8 +185,8 @@ impl Link {
         }
     }
 
-    /// Sends a message with copies of `fds`; what the socket does not take now waits for [`Self::flush`].
-    pub fn send<T: Serialize>(&mut self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    /// Sends a message with `fds`; what the socket does not take now waits for [`Self::flush`].
+    pub fn send<T: Serialize>(&mut self, message: &T, fds: &[SharedFd]) -> io::Result<()> {
         let bytes = postcard::to_stdvec(message).map_err(io::Error::other)?;
         if bytes.len() > MAX_LINK_MESSAGE {
             return Err(io::Error::new(
@@ -190,18 +194,14 @@ impl Link {
                 "link message too long",
             ));
         }
-        let fds = fds
-            .iter()
-            .map(|fd| fd.try_clone_to_owned())
-            .collect::<io::Result<Vec<_>>>()?;
-        self.output.push_back((bytes, fds));
+        self.output.push_back((bytes, fds.to_vec()));
         self.flush()
     }
 
     /// Goes on sending.
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some((bytes, fds)) = self.output.front() {
-            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
             match sys::send_fds(self.sock.as_fd(), bytes, &fds) {
                 Ok(_) => drop(self.output.pop_front()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,

@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -16,6 +17,10 @@ use nix::sys::socket::{
     recvmsg, sendmsg, sockopt, ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr,
 };
 use nix::sys::stat::{fstat, Mode};
+
+/// A descriptor with several owners. What waits to be sent holds it without a duplicate, so that a daemon that has no
+/// descriptors left can still send what it has, and start a worker with it.
+pub type SharedFd = Arc<OwnedFd>;
 
 /// The most descriptors one message may carry.
 pub const MAX_FDS: usize = 32;

@@ -15,7 +15,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{info, warn};
 
-use crate::sys;
+use crate::sys::{self, SharedFd};
 
 const PROTOCOL_VERSION: i64 = 0;
 const SHARED_MEMORY: i64 = -1;
@@ -27,20 +27,20 @@ const MAX_IDS: u32 = 1 << 16;
 struct Client {
     stream: UnixStream,
     pid: i32,
-    eventfds: Vec<OwnedFd>,
-    output: VecDeque<(i64, Option<OwnedFd>)>,
+    eventfds: Vec<SharedFd>,
+    output: VecDeque<(i64, Option<SharedFd>)>,
 }
 
 impl Client {
-    fn push(&mut self, word: i64, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let fd = fd.map(|fd| fd.try_clone_to_owned()).transpose()?;
-        self.output.push_back((word, fd));
-        Ok(())
+    /// Its id, once per vector, is what others get to ring it.
+    fn announce(&mut self, id: u32, eventfds: &[SharedFd]) {
+        let words = eventfds.iter().map(|fd| (id.into(), Some(fd.clone())));
+        self.output.extend(words);
     }
 
     fn flush(&mut self) -> io::Result<()> {
         while let Some((word, fd)) = self.output.front() {
-            let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+            let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd| fd.as_fd()).collect();
             match sys::send_fds(self.stream.as_fd(), &word.to_le_bytes(), &fds) {
                 Ok(_) => drop(self.output.pop_front()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -80,7 +80,16 @@ impl BellServer {
     }
 
     /// Takes the next connection; returns its id.
+    ///
+    /// # Errors
+    /// The connection waits: there are no descriptors for it.
     pub fn accept(&mut self) -> io::Result<Option<u32>> {
+        // What it needs is made first: what cannot be served is not taken.
+        let memory = self.memory()?;
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let eventfds = (0..self.vectors)
+            .map(|_| Ok(OwnedFd::from(EventFd::from_value_and_flags(0, flags)?).into()))
+            .collect::<io::Result<Vec<SharedFd>>>()?;
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -93,48 +102,37 @@ impl BellServer {
         }
         let id = self.next_id;
         self.next_id += 1;
-        // Each client gets memory of its own: shared, it would be a channel between guests that nobody watches.
-        let memory = sys::sealed_memfd("fgdp-doorbell", MEMORY_SIZE, false)?;
-        let memory = std::fs::File::from(memory);
-        memory.write_all_at(&self.header, 0)?;
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let eventfds = (0..self.vectors)
-            .map(|_| Ok(OwnedFd::from(EventFd::from_value_and_flags(0, flags)?)))
-            .collect::<io::Result<Vec<OwnedFd>>>()?;
         let pid = sys::peer_pid(stream.as_fd());
         let mut client = Client {
             stream,
             pid,
             eventfds,
-            output: VecDeque::new(),
+            output: VecDeque::from([
+                (PROTOCOL_VERSION, None),
+                (id.into(), None),
+                (SHARED_MEMORY, Some(memory)),
+            ]),
         };
-        let word = i64::from(id);
-        client.push(PROTOCOL_VERSION, None)?;
-        client.push(word, None)?;
-        client.push(SHARED_MEMORY, Some(memory.as_fd()))?;
         for (peer, other) in &self.clients {
-            for fd in &other.eventfds {
-                client.push(i64::from(*peer), Some(fd.as_fd()))?;
-            }
+            client.announce(*peer, &other.eventfds);
         }
-        let own: Vec<OwnedFd> = client
-            .eventfds
-            .iter()
-            .map(OwnedFd::try_clone)
-            .collect::<io::Result<_>>()?;
-        for fd in &own {
-            client.push(word, Some(fd.as_fd()))?;
-        }
-        client.flush()?;
+        let own = client.eventfds.clone();
+        client.announce(id, &own);
         for other in self.clients.values_mut() {
-            for fd in &own {
-                other.push(word, Some(fd.as_fd()))?;
-            }
+            other.announce(id, &own);
         }
-        self.flush_all();
         self.clients.insert(id, client);
+        self.flush_all();
         info!(id, pid, "doorbell device connected");
         Ok(Some(id))
+    }
+
+    /// Each client gets memory of its own: shared, it would be a channel between guests that nobody watches.
+    fn memory(&self) -> io::Result<SharedFd> {
+        let memory = sys::sealed_memfd("fgdp-doorbell", MEMORY_SIZE, false)?;
+        let memory = std::fs::File::from(memory);
+        memory.write_all_at(&self.header, 0)?;
+        Ok(OwnedFd::from(memory).into())
     }
 
     /// Something happened on a client's connection: true if it is gone.

@@ -18,6 +18,8 @@ pub struct Child {
     pub link: Link,
     /// When it was started.
     pub started: Instant,
+    /// Ticks since it was asked for a sign of life and last gave one; `None` when it is not asked.
+    pub silence: Option<u32>,
     process: std::process::Child,
 }
 
@@ -40,6 +42,7 @@ impl Child {
         Ok(Self {
             link: Link::new(ours),
             started: Instant::now(),
+            silence: None,
             process,
         })
     }
@@ -54,11 +57,16 @@ impl Child {
         Ok(self.process.try_wait()?.is_some())
     }
 
-    /// Makes sure it has ended; how it did.
-    pub fn end(mut self) -> String {
+    /// Ends it; that it has ended is heard of as of any death.
+    pub fn kill(&mut self) {
         if let Err(e) = self.process.kill() {
             tracing::debug!("worker: {e}");
         }
+    }
+
+    /// Makes sure it has ended; how it did.
+    pub fn end(mut self) -> String {
+        self.kill();
         self.process
             .wait()
             .map_or_else(|e| e.to_string(), |status| status.to_string())

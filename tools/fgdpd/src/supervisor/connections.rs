@@ -5,9 +5,19 @@ use std::io;
 
 use tracing::{error, info, warn};
 
-use super::{Supervisor, BELL, DEVICE};
+use super::{Supervisor, BELL, BELL_LISTENER, DEVICE, DEVICE_LISTENER, ROOM};
 use crate::link::ToWorker;
+use crate::sys::SharedFd;
 use crate::vfio::session::Step;
+use crate::worker::worth_a_line;
+
+/// Whether there are descriptors for another connection.
+fn has_room(fd: &SharedFd) -> io::Result<()> {
+    (0..ROOM)
+        .map(|_| fd.try_clone())
+        .collect::<io::Result<Vec<_>>>()
+        .map(drop)
+}
 
 impl Supervisor {
     pub(super) fn accept_device(&mut self, dev: u32) {
@@ -18,13 +28,11 @@ impl Supervisor {
         let Some(device) = self.devices.get_mut(&dev) else {
             return;
         };
-        match device.accept(serial) {
+        let accepted = has_room(&self.state).and_then(|()| device.accept(serial));
+        match accepted {
             Ok(false) => return,
             Ok(true) => (),
-            Err(e) => {
-                error!(guest = %device.label, "connection not accepted: {e}");
-                return;
-            }
+            Err(e) => return self.refrain(&e),
         }
         let Some(session) = &device.session else {
             return;
@@ -39,6 +47,35 @@ impl Supervisor {
             return;
         }
         self.tell_worker(&ToWorker::Attached { dev, serial, pid }, &[]);
+    }
+
+    /// Connections cannot be taken. They wait, and so does the daemon: a listening socket that is watched would wake
+    /// it without end.
+    fn refrain(&mut self, e: &io::Error) {
+        self.refrained = self.refrained.saturating_add(1);
+        if worth_a_line(self.refrained) {
+            let times = self.refrained;
+            error!(times, "connections wait: {e}; raise LimitNOFILE (ulimit -n) if descriptors are short, else free memory");
+        }
+        self.watch_listeners(false);
+    }
+
+    /// Watches the listening sockets, or not.
+    pub(super) fn watch_listeners(&mut self, on: bool) {
+        self.refraining = !on;
+        let devices = self
+            .devices
+            .iter()
+            .map(|(dev, d)| (&d.listener.socket, DEVICE_LISTENER | u64::from(*dev)));
+        let bells = self.groups.iter().zip(0u64..).filter_map(|(g, index)| {
+            let bell = g.bell.as_ref()?;
+            Some((&bell.listener, BELL_LISTENER | index))
+        });
+        for (socket, token) in devices.chain(bells) {
+            if let Err(e) = self.poller.modify(socket, token, on, false) {
+                warn!("listening socket not watched: {e}");
+            }
+        }
     }
 
     pub(super) fn hear_qemu(&mut self, dev: u32) {
@@ -94,12 +131,9 @@ impl Supervisor {
         else {
             return;
         };
-        match bell.accept() {
+        match has_room(&self.state).and_then(|()| bell.accept()) {
             Ok(None) => return,
-            Err(e) => {
-                error!(group, "doorbell device not served: {e}");
-                return;
-            }
+            Err(e) => return self.refrain(&e),
             Ok(Some(id)) => {
                 let token = BELL | (u64::from(group) << 32) | u64::from(id);
                 if let Some(Err(e)) = bell.client(id).map(|fd| self.poller.add(fd, token, false)) {

@@ -6,10 +6,10 @@ pub mod bell;
 mod child;
 mod connections;
 mod resources;
+mod workers;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,19 +19,20 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::{debug, error, info, warn};
 
 use crate::config;
-use crate::link::{ToSupervisor, ToWorker};
+use crate::link::ToWorker;
 use crate::plan::Plan;
-use crate::sys::{self, Poller};
-use crate::vfio::session::Session;
+use crate::sys::{self, Poller, SharedFd};
 use child::Child;
 use resources::{DeviceRes, GroupRes, Listener};
 
 /// Bytes of the file that keeps the worker's state.
 const STATE_SIZE: u64 = 64 << 20;
-/// A worker that lives shorter than this dies at once.
-const SHORT_LIFE: Duration = Duration::from_millis(200);
-/// After so many that died at once there is a pause before the next.
-const PATIENCE: u32 = 5;
+/// How often the worker is asked whether it is there, and connections that wait are looked at again.
+const TICK: Duration = Duration::from_secs(2);
+/// Descriptors kept for starting a worker when there are no others.
+const SPARE_DESCRIPTORS: usize = 16;
+/// Descriptors that must be free when a connection is taken: those of guest memory and of interrupts come over it.
+const ROOM: usize = 48;
 
 const SIGNALS: u64 = 1 << 56;
 const LINK: u64 = 2 << 56;
@@ -58,8 +59,9 @@ pub struct Supervisor {
     signals: SignalFd,
     plan: Plan,
     socket_mode: u32,
-    control: Listener,
-    state: OwnedFd,
+    control: SharedFd,
+    _control_path: Listener,
+    state: SharedFd,
     groups: Vec<GroupRes>,
     devices: BTreeMap<u32, DeviceRes>,
     child: Option<Child>,
@@ -69,6 +71,15 @@ pub struct Supervisor {
     next_id: u64,
     next_serial: u64,
     stopping: bool,
+    tick: Instant,
+    /// Descriptors that are there to be given up.
+    spare: Vec<OwnedFd>,
+    /// Listening sockets are not watched until the next tick.
+    refraining: bool,
+    /// How often that was so.
+    refrained: u64,
+    /// How often no worker could be started.
+    start_failures: u64,
 }
 
 /// Starts the daemon and runs it until SIGTERM.
@@ -98,14 +109,15 @@ impl Supervisor {
         crate::memory::check(&plan)?;
         let socket_mode = u32::from_str_radix(config.socket_mode.get_ref(), 8)?;
         let control = Listener::bind(&config.run_dir.join("control.sock"), socket_mode)?;
-        let state = sys::sealed_memfd("fgdpd-state", STATE_SIZE, false)?;
+        let state = sys::sealed_memfd("fgdpd-state", STATE_SIZE, false)?.into();
         let mut sup = Self {
             options,
             poller,
             signals,
             plan: Plan::default(),
             socket_mode,
-            control,
+            control: OwnedFd::from(control.socket.try_clone()?).into(),
+            _control_path: control,
             state,
             groups: Vec::new(),
             devices: BTreeMap::new(),
@@ -116,6 +128,11 @@ impl Supervisor {
             next_id: 0,
             next_serial: 0,
             stopping: false,
+            tick: Instant::now() + TICK,
+            spare: Vec::new(),
+            refraining: false,
+            refrained: 0,
+            start_failures: 0,
         };
         sup.adopt(plan)?;
         Ok(sup)
@@ -173,16 +190,23 @@ impl Supervisor {
         self.start_worker()?;
         let mut ready = Vec::new();
         while !(self.stopping && self.child.is_none()) {
-            let timeout = self.next_start.map(|at| {
-                let left = at.saturating_duration_since(Instant::now()).as_millis();
-                u16::try_from(left).unwrap_or(u16::MAX).saturating_add(1)
-            });
-            self.poller.wait(&mut ready, timeout)?;
+            let next = self.next_start.map_or(self.tick, |at| at.min(self.tick));
+            let left = next.saturating_duration_since(Instant::now()).as_millis();
+            let timeout = u16::try_from(left).unwrap_or(u16::MAX).saturating_add(1);
+            self.poller.wait(&mut ready, Some(timeout))?;
             for (token, _) in &ready {
                 self.event(*token)?;
             }
-            if self.next_start.is_some_and(|at| at <= Instant::now()) && !self.stopping {
-                self.start_worker()?;
+            let now = Instant::now();
+            if self.next_start.is_some_and(|at| at <= now) && !self.stopping {
+                self.replace_worker();
+            }
+            if self.tick <= now {
+                self.tick = now + TICK;
+                self.look_after_worker();
+                if self.refraining {
+                    self.watch_listeners(true);
+                }
             }
             self.flush();
         }
@@ -249,158 +273,11 @@ impl Supervisor {
         plan.update(&config, &in_use).map_err(anyhow::Error::msg)?;
         self.adopt(plan)?;
         for (group, res) in self.plan.groups.clone().into_iter().zip(0..) {
-            if let Some(memory) = self
-                .groups
-                .get(res)
-                .map(|g: &GroupRes| g.memory.try_clone())
-                .transpose()?
-            {
-                self.tell_worker(&ToWorker::Group(group), &[memory.as_fd()]);
+            if let Some(memory) = self.groups.get(res).map(|g: &GroupRes| g.memory.clone()) {
+                self.tell_worker(&ToWorker::Group(group), &[memory]);
             }
         }
         Ok(())
-    }
-
-    fn start_worker(&mut self) -> Result<()> {
-        self.next_start = None;
-        let mut child = Child::start(&self.options)?;
-        self.poller.add(&child.link, LINK, false)?;
-        let control = self.control.socket.as_fd();
-        child.link.send(
-            &ToWorker::Hello {
-                restarts: self.starts,
-            },
-            &[self.state.as_fd(), control],
-        )?;
-        self.starts = self.starts.saturating_add(1);
-        for (plan, res) in self.plan.groups.iter().zip(&self.groups) {
-            child
-                .link
-                .send(&ToWorker::Group(plan.clone()), &[res.memory.as_fd()])?;
-            if let Some(bell) = &res.bell {
-                child.link.send(
-                    &ToWorker::Doorbells {
-                        group: plan.index,
-                        ids: bell.ids(),
-                    },
-                    &[],
-                )?;
-            }
-        }
-        for (dev, device) in &mut self.devices {
-            if let Some(session) = &mut device.session {
-                tell_session(&mut child, *dev, session)?;
-            }
-        }
-        child.link.send(&ToWorker::Start, &[])?;
-        self.child = Some(child);
-        let devs: Vec<u32> = self.devices.keys().copied().collect();
-        for dev in devs {
-            self.hand_over(dev);
-        }
-        Ok(())
-    }
-
-    /// Sends the device's outstanding request to the worker.
-    fn hand_over(&mut self, dev: u32) {
-        let Some(child) = &mut self.child else { return };
-        let session = self.devices.get(&dev).and_then(|d| d.session.as_ref());
-        let Some(out) = session.and_then(|s| s.outstanding.as_ref()) else {
-            return;
-        };
-        let message = ToWorker::Request {
-            dev,
-            id: out.id,
-            request: out.request.clone(),
-        };
-        let fds: Vec<BorrowedFd<'_>> = out.fds.iter().map(AsFd::as_fd).collect();
-        if let Err(e) = child.link.send(&message, &fds) {
-            debug!("worker not reached: {e}");
-        }
-    }
-
-    fn tell_worker(&mut self, message: &ToWorker, fds: &[BorrowedFd<'_>]) {
-        if let Some(child) = &mut self.child {
-            // A dead worker is found by its link; the next one is told everything.
-            if let Err(e) = child.link.send(message, fds) {
-                debug!("worker not reached: {e}");
-            }
-        }
-    }
-
-    fn hear_worker(&mut self) {
-        loop {
-            let Some(child) = &mut self.child else { return };
-            match child.link.receive::<ToSupervisor>() {
-                Ok(None) => return,
-                Ok(Some((ToSupervisor::Started, _))) => {
-                    info!(pid = child.pid(), start = self.starts, "worker runs");
-                    sd_notify_quietly(&[sd_notify::NotifyState::Ready]);
-                }
-                Ok(Some((ToSupervisor::Reply { dev, id, result }, _))) => {
-                    if let Some(session) =
-                        self.devices.get_mut(&dev).and_then(|d| d.session.as_mut())
-                    {
-                        if let Err(e) = session.complete(id, result) {
-                            debug!(dev, "answer not sent: {e}");
-                        }
-                        // What came in while the request was outstanding.
-                        self.hear_qemu(dev);
-                    }
-                }
-                Ok(Some((ToSupervisor::Kick { dev }, _))) => self.detach(dev, "cut off on request"),
-                Err(e) => {
-                    debug!("worker link: {e}");
-                    self.worker_gone();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn reap(&mut self) -> Result<()> {
-        if self
-            .child
-            .as_mut()
-            .map(Child::has_ended)
-            .transpose()?
-            .unwrap_or(false)
-        {
-            // Its last answers are still in the socket.
-            self.hear_worker();
-            self.worker_gone();
-        }
-        Ok(())
-    }
-
-    fn worker_gone(&mut self) {
-        let Some(child) = self.child.take() else {
-            return;
-        };
-        let lived = child.started.elapsed();
-        let status = child.end();
-        if self.stopping {
-            return;
-        }
-        warn!(status, "worker died; starting another");
-        for (dev, device) in &mut self.devices {
-            if let Some(session) = &mut device.session {
-                if let Err(e) = session.worker_died() {
-                    debug!(dev, "answer not sent: {e}");
-                }
-            }
-        }
-        self.short_lives = if lived < SHORT_LIFE {
-            self.short_lives.saturating_add(1)
-        } else {
-            0
-        };
-        let pause = if self.short_lives > PATIENCE {
-            SHORT_LIFE
-        } else {
-            Duration::ZERO
-        };
-        self.next_start = Some(Instant::now() + pause);
     }
 
     /// Sends what waits, and watches for room where some still does.
@@ -452,33 +329,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn tell_session(child: &mut Child, dev: u32, session: &mut Session) -> io::Result<()> {
-    let link = &mut child.link;
-    link.send(
-        &ToWorker::Attached {
-            dev,
-            serial: session.serial,
-            pid: session.pid,
-        },
-        &[],
-    )?;
-    for (dma, fd) in session.maps.values() {
-        link.send(&ToWorker::Mapped { dev, dma: *dma }, &[fd.as_fd()])?;
-    }
-    let mut present = 0;
-    let mut fds = Vec::new();
-    for (n, fd) in session.vectors.iter().enumerate() {
-        if let Some(fd) = fd {
-            present |= 1 << n;
-            fds.push(fd.as_fd());
-        }
-    }
-    link.send(&ToWorker::Vectors { dev, present }, &fds)?;
-    // The new worker looks at every queue anyway.
-    session.kicks = 0;
-    Ok(())
 }
 
 fn raise_descriptor_limit() {

@@ -2,7 +2,7 @@
 //! What the supervisor holds for groups and devices: memory, listening sockets, connections.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use tracing::{info, warn};
 
+use crate::abi;
 use crate::plan::{bar_size, GroupPlan, MemberPlan};
 use crate::supervisor::bell::BellServer;
+use crate::sys::{self, SharedFd};
 use crate::vfio::session::{Regions, Session};
 use crate::vfio::wire::{self, RegionInfo};
-use crate::{abi, sys};
 
 /// A listening socket that removes its path when dropped.
 #[derive(Debug)]
@@ -72,9 +73,9 @@ impl Drop for Listener {
 #[derive(Debug)]
 pub struct GroupRes {
     /// The memory.
-    pub memory: OwnedFd,
+    pub memory: SharedFd,
     /// The same, for reading only.
-    pub read_only: OwnedFd,
+    pub read_only: SharedFd,
     /// The doorbell devices' server, if the group has one.
     pub bell: Option<BellServer>,
     _bell_path: Option<Listener>,
@@ -118,8 +119,8 @@ impl GroupRes {
             bell_path = Some(listener);
         }
         Ok(Self {
-            memory,
-            read_only,
+            memory: memory.into(),
+            read_only: read_only.into(),
             bell,
             _bell_path: bell_path,
         })
@@ -193,8 +194,8 @@ impl DeviceRes {
         }
         let regions = Regions {
             info,
-            slot: group.memory.try_clone()?,
-            group: group.read_only.try_clone()?,
+            slot: group.memory.clone(),
+            group: group.read_only.clone(),
         };
         let listener = Listener::bind(&member.socket, mode)?;
         let label = format!("{}/{}", member.name, plan.name);

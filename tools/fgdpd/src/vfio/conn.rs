@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::wire::{Header, HEADER, MAX_MESSAGE};
-use crate::sys;
+use crate::sys::{self, SharedFd};
 
 /// A message with the descriptors that came with it.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Conn {
     stream: UnixStream,
     input: Vec<u8>,
     fds: Vec<OwnedFd>,
-    output: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
+    output: VecDeque<(Vec<u8>, Option<SharedFd>)>,
 }
 
 impl Conn {
@@ -92,7 +92,7 @@ impl Conn {
                 if got.truncated || self.fds.len() > sys::MAX_FDS {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        "too many descriptors in one message",
+                        "descriptors missing: too many in one message, or none left here (raise LimitNOFILE)",
                     ));
                 }
                 self.input
@@ -105,7 +105,7 @@ impl Conn {
     }
 
     /// Sends a message, with a descriptor if given; what the socket does not take now waits for [`Self::flush`].
-    pub fn send(&mut self, bytes: Vec<u8>, fd: Option<OwnedFd>) -> io::Result<()> {
+    pub fn send(&mut self, bytes: Vec<u8>, fd: Option<SharedFd>) -> io::Result<()> {
         self.output.push_back((bytes, fd));
         self.flush()
     }
@@ -113,7 +113,7 @@ impl Conn {
     /// Goes on sending.
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some((bytes, fd)) = self.output.front_mut() {
-            let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+            let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd| fd.as_fd()).collect();
             match sys::send_fds(self.stream.as_fd(), bytes, &fds) {
                 Ok(n) if n >= bytes.len() => drop(self.output.pop_front()),
                 Ok(n) => {

@@ -12,8 +12,9 @@ use tracing::{debug, error, warn};
 
 use super::conn::{Conn, Message};
 use super::wire::{self, u32_at, u64_at, Header, RegionInfo};
+use crate::abi;
 use crate::link::{Dma, Request};
-use crate::{abi, sys};
+use crate::sys::{self, SharedFd};
 
 /// A request is given up when so many workers died of it.
 const MAX_DEATHS: u32 = 3;
@@ -24,9 +25,9 @@ pub struct Regions {
     /// By region number.
     pub info: [RegionInfo; wire::NUM_REGIONS as usize],
     /// The memory that BAR2 maps.
-    pub slot: OwnedFd,
+    pub slot: SharedFd,
     /// The memory that BAR4 maps, without write access.
-    pub group: OwnedFd,
+    pub group: SharedFd,
 }
 
 /// A request on its way.
@@ -37,7 +38,7 @@ pub struct Outstanding {
     /// What is asked.
     pub request: Request,
     /// Descriptors that came with it.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<SharedFd>,
     header: Header,
     echo: Vec<u8>,
     deaths: u32,
@@ -64,9 +65,9 @@ pub struct Session {
     /// QEMU's process.
     pub pid: i32,
     /// Guest memory by guest address.
-    pub maps: BTreeMap<u64, (Dma, OwnedFd)>,
+    pub maps: BTreeMap<u64, (Dma, SharedFd)>,
     /// Descriptors of the vectors.
-    pub vectors: [Option<OwnedFd>; abi::VECTORS as usize],
+    pub vectors: [Option<SharedFd>; abi::VECTORS as usize],
     /// The request that waits for the worker.
     pub outstanding: Option<Outstanding>,
     /// Queues rung that the worker was not told of.
@@ -110,8 +111,8 @@ impl Session {
                     Some(info) => {
                         let fd = match index {
                             _ if info.mappable == 0 || argsz < 64 => None,
-                            2 => Some(regions.slot.try_clone()?),
-                            4 => Some(regions.group.try_clone()?),
+                            2 => Some(regions.slot.clone()),
+                            4 => Some(regions.group.clone()),
                             _ => None,
                         };
                         (
@@ -154,7 +155,7 @@ impl Session {
         Ok(Step::Done)
     }
 
-    fn answer(&mut self, header: Header, reply: Vec<u8>, fd: Option<OwnedFd>) -> io::Result<()> {
+    fn answer(&mut self, header: Header, reply: Vec<u8>, fd: Option<SharedFd>) -> io::Result<()> {
         if header.wants_reply() {
             self.conn.send(reply, fd)?;
         }
@@ -173,7 +174,7 @@ impl Session {
         self.outstanding = Some(Outstanding {
             id: *next_id,
             request,
-            fds,
+            fds: fds.into_iter().map(SharedFd::new).collect(),
             header,
             echo,
             deaths: 0,

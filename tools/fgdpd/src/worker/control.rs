@@ -54,6 +54,8 @@ pub struct Control {
     listener: UnixListener,
     clients: BTreeMap<u64, Client>,
     next: u64,
+    /// Connections could not be taken, and wait.
+    refrains: bool,
 }
 
 impl Control {
@@ -63,12 +65,37 @@ impl Control {
             listener: UnixListener::from(listener),
             clients: BTreeMap::new(),
             next: 0,
+            refrains: false,
+        }
+    }
+
+    /// Watches the socket again if it is not watched.
+    pub fn listen(&mut self, poller: &Poller) {
+        self.watch_listener(poller, true);
+    }
+
+    fn watch_listener(&mut self, poller: &Poller, on: bool) {
+        if self.refrains != on {
+            return;
+        }
+        match poller.modify(&self.listener, super::CONTROL_LISTENER, on, false) {
+            Ok(()) => self.refrains = !on,
+            Err(e) => debug!("control socket: {e}"),
         }
     }
 
     /// Takes waiting connections; each is watched under `base` plus its number.
     pub fn accept(&mut self, poller: &Poller, base: u64) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    // No descriptors, most likely: until then it would be ready without end.
+                    debug!("control connections wait: {e}");
+                    return self.watch_listener(poller, false);
+                }
+            };
             let watched = stream
                 .set_nonblocking(true)
                 .and_then(|()| poller.add(&stream, base + self.next, false));

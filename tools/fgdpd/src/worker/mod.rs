@@ -20,6 +20,8 @@ mod registers;
 mod requests;
 mod store;
 
+pub use group::worth_a_line;
+
 use std::collections::{btree_map::Entry, BTreeMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -191,6 +193,10 @@ impl Worker {
                 if let Some(device) = self.devices.get_mut(&dev) {
                     device.kicked |= queues;
                 }
+            }
+            ToWorker::Ping => {
+                self.link.send(&ToSupervisor::Pong, &[])?;
+                self.control.listen(&self.poller);
             }
             ToWorker::Stop => self.stop = true,
         }

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
@@ -21,7 +22,11 @@ pub struct Daemon {
     pub dir: tempfile::TempDir,
     pub config: PathBuf,
     child: Child,
+    log: Log,
 }
+
+/// What a daemon has logged.
+type Log = Arc<Mutex<Vec<String>>>;
 
 /// Two guests in one group, with `more` lines for the group.
 pub fn two_guests(more: &str) -> String {
@@ -51,26 +56,35 @@ id = "6e0f7a44-0b6c-4a5e-9a57-000000000002"
 
 impl Daemon {
     pub fn start(config: &str) -> Self {
+        Self::start_by(config, &[])
+    }
+
+    /// Started by another program, which gets the command line.
+    pub fn start_by(config: &str, program: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fgdpd.toml");
         let text = format!("run_dir = {:?}\n{config}", dir.path());
         std::fs::write(&path, text).unwrap();
-        let child = Self::run(&path);
+        let log = Log::default();
+        let child = Self::run(&path, program, &log);
         Self {
             dir,
             config: path,
             child,
+            log,
         }
     }
 
     /// Another daemon with the same configuration.
     pub fn restart(&mut self) {
         self.wait();
-        self.child = Self::run(&self.config);
+        self.child = Self::run(&self.config, &[], &self.log);
     }
 
-    fn run(path: &Path) -> Child {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fgdpd"))
+    fn run(path: &Path, program: &[&str], log: &Log) -> Child {
+        let mut words = program.iter().copied().chain([env!("CARGO_BIN_EXE_fgdpd")]);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
             .arg("--config")
             .arg(path)
             .env(
@@ -85,16 +99,37 @@ impl Daemon {
         for line in lines.by_ref() {
             let line = line.unwrap();
             eprintln!("{line}");
+            log.lock().unwrap().push(line.clone());
             if line.contains("worker runs") {
                 break;
             }
         }
+        let log = log.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 eprintln!("{line}");
+                log.lock().unwrap().push(line);
             }
         });
         child
+    }
+
+    /// How many lines of the log have `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Processor time that the supervisor has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|n| n.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(ticks * 10)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
