@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Group core: the host crates' own tests, loom, and a short run of the fuzzers. Sourced by tests/run.
+# Group core: the host crates' own tests, loom, the toolbox's, and a short run of the fuzzers. Sourced by tests/run.
 
 # Counts what cargo's test harness says.
 count_cargo() { # count_cargo NAME FILE STATUS
@@ -33,6 +33,12 @@ group_core() {
 	cargo_test workspace cargo test --locked --workspace --no-fail-fast
 	cargo_test loom RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=build/cargo-loom LOOM_MAX_PREEMPTIONS=2 \
 		cargo test --locked --release -p fgdp-proto --test loom
+	progress "core: toolbox clean"
+	if "$checkout/tests/toolbox/clean" >"$out/core-toolbox-clean.log" 2>&1; then
+		pass core-toolbox-clean
+	else
+		fail core-toolbox-clean "$(tail -n 1 "$out/core-toolbox-clean.log") (see $out/core-toolbox-clean.log)"
+	fi
 	progress "core: fuzz"
 	if [ ! -x "$checkout/tools/proto/fuzz/run" ]; then
 		skip core-fuzz "tools/proto/fuzz/run"

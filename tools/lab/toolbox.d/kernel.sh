@@ -32,11 +32,14 @@ kernel_unpack_source() {
 }
 
 # Keyed by the kernel package and by how the directory is made.
+kernel_kbuild_key() {
+	{ cat "$TOOLBOX_LIB/kbuild.sh"; toolbox_key; } | sha256sum | cut -c1-12
+}
+
 kernel_kbuild_dir() {
-	local dir release key
+	local dir release
 	release=$(kernel_release "$1")
-	key=$({ cat "$TOOLBOX_LIB/kbuild.sh"; toolbox_key; } | sha256sum | cut -c1-12)
-	dir=$CACHE/kbuild-$release-$key
+	dir=$CACHE/kbuild-$release-$(kernel_kbuild_key)
 	[ -e "$dir" ] || with_lock "kbuild-$1" kernel_make_kbuild "$dir" "$release" >&2
 	printf '%s\n' "$dir"
 }
@@ -54,11 +57,14 @@ kernel_make_kbuild() {
 }
 
 # The build directory of the debug kernel, keyed by its source and by how it is made.
+kernel_debug_key() {
+	{ cat "$TOOLBOX_LIB/debug-kernel.sh" "$TOOLBOX_LIB/../kernel/debug.config"; toolbox_key; } | sha256sum | cut -c1-12
+}
+
 kernel_debug_dir() {
-	local source dir key
+	local source dir
 	source=$(kernel_source_dir)
-	key=$({ cat "$TOOLBOX_LIB/debug-kernel.sh" "$TOOLBOX_LIB/../kernel/debug.config"; toolbox_key; } | sha256sum | cut -c1-12)
-	dir=$CACHE/debug-${source##*-}-$key
+	dir=$CACHE/debug-${source##*-}-$(kernel_debug_key)
 	[ -e "$dir/ready" ] || with_lock debug-kernel kernel_make_debug "$source" "$dir" >&2
 	printf '%s\n' "$dir"
 }
