@@ -69,7 +69,8 @@ impl Device {
         }
     }
 
-    fn refuse(self: &Arc<Self>, channel: &Channel, peer_conn: u32, error: Refusal) {
+    /// Answers a CONNECT or a CARRY with REFUSE.
+    pub(crate) fn refuse(self: &Arc<Self>, channel: &Channel, peer_conn: u32, error: Refusal) {
         self.counters.refusals.add(1, Relaxed);
         let refuse = Msg::Refuse {
             conn: peer_conn,

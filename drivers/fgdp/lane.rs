@@ -5,7 +5,7 @@
 use crate::accept::Connect;
 use crate::channel::Channel;
 use crate::device::Device;
-use crate::proto::wire::{Msg, Reason, LANE_MSGS};
+use crate::proto::wire::{Msg, Reason, Refusal, LANE_MSGS};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
@@ -83,6 +83,7 @@ fn dispatch(device: &Arc<Device>, channel: &Arc<Channel>, msg: &Msg) -> Result<(
             dst_port,
             kind,
         }),
+        Msg::Carry(carry) => device.refuse(channel, carry.peer_conn, Refusal::Policy),
         Msg::Accept { conn, peer_conn } => {
             if let Some(conn) = find(conn) {
                 conn.on_accept(peer_conn)?;

@@ -63,7 +63,12 @@ impl Connection {
         }
         self.die(match error {
             Refusal::Type => Errno::Prototype.into(),
-            Refusal::Refused | Refusal::NoMem | Refusal::Backlog => Errno::ConnRefused.into(),
+            Refusal::Refused
+            | Refusal::NoMem
+            | Refusal::Backlog
+            | Refusal::NoSocket
+            | Refusal::Sequence
+            | Refusal::Policy => Errno::ConnRefused.into(),
         });
         // The peer made no entry: nobody looks at ours.
         self.device.forget(self);

@@ -304,6 +304,7 @@ struct fgdp_lane {
 #define FGDP_MSG_REFUSE			3
 #define FGDP_MSG_READY			4	/* look at the connection's entry */
 #define FGDP_MSG_DONE			5	/* I shall not look at your entry again */
+#define FGDP_MSG_CARRY			6	/* struct fgdp_msg_carry */
 
 struct fgdp_msg {
 	__le16 type;			/* FGDP_MSG_* */
@@ -317,15 +318,39 @@ struct fgdp_msg {
 	__le32 arg[9];			/* zero in this version */
 };
 
+/*
+ * CARRY proposes that the connection's ring carries a TCP connection, which its
+ * sender opened. Addresses are IPv6, or IPv4 as ::ffff:a.b.c.d; the sequence
+ * numbers are those of the first byte that each side sent. The answer is ACCEPT
+ * or REFUSE.
+ */
+struct fgdp_msg_carry {
+	__le16 type;			/* FGDP_MSG_CARRY */
+	__le16 flags;			/* zero */
+	__le32 conn;			/* zero */
+	__le32 peer_conn;		/* sender's connection id */
+	__le32 src_port;		/* sender's TCP port */
+	__le32 dst_port;		/* receiver's TCP port */
+	__le32 src_isn;			/* of the sender's first byte */
+	__le32 dst_isn;			/* of the receiver's first byte */
+	__u8 src_addr[16];		/* sender's address */
+	__u8 dst_addr[16];		/* receiver's address */
+	__le32 reserved;
+};
+
 /* READY flags: what there is to look at. */
 #define FGDP_READY_DATA			(1u << 0)	/* tail or tx_flags moved */
 #define FGDP_READY_SPACE		(1u << 1)	/* head or rx_flags moved */
 
-/* Why a CONNECT was refused. */
+/* Why a CONNECT or a CARRY was refused. */
 #define FGDP_E_REFUSED			1	/* nobody listens: ECONNREFUSED */
 #define FGDP_E_TYPE			2	/* other socket type: EPROTOTYPE */
 #define FGDP_E_NOMEM			3	/* no frames, ids or memory: ECONNREFUSED */
 #define FGDP_E_BACKLOG			4	/* queue full: ECONNREFUSED */
+/* After these, and after NOMEM for a CARRY, the connection stays TCP. */
+#define FGDP_E_NO_SOCKET		5	/* no such TCP connection of this peer */
+#define FGDP_E_SEQUENCE			6	/* other sequence numbers: not its owner */
+#define FGDP_E_POLICY			7	/* not wanted */
 
 /*
  * A connection id is index | serial << 16; the serial changes at each reuse of
@@ -355,7 +380,8 @@ struct fgdp_conn {
 	__le32 ring_frames;		/* power of two, 4 .. 1024 */
 	__le32 ring_base;
 	__le32 id;			/* own connection id, complete */
-	__le32 reserved0[8];
+	__le32 tcp_seq;			/* with FGDP_TX_RING: where the ring begins in TCP */
+	__le32 reserved0[7];
 	/* as consumer */
 	__le32 head;			/* position after the last byte consumed */
 	__le32 data_event;		/* send READY when your tail passes this */
@@ -368,7 +394,14 @@ struct fgdp_conn {
 
 #define FGDP_TX_FIN			(1u << 0)	/* no byte after tail will follow */
 #define FGDP_TX_RST			(1u << 1)	/* aborted: unread bytes are void */
+/*
+ * On a connection that carries TCP: from TCP sequence number tcp_seq on the
+ * bytes come by the ring, whose positions do not move TCP's numbers.
+ */
+#define FGDP_TX_RING			(1u << 2)	/* tcp_seq counts */
+#define FGDP_TX_BACK			(1u << 3)	/* to TCP: no byte after tail will follow here */
 #define FGDP_RX_SHUT			(1u << 0)	/* nobody will read any more */
+#define FGDP_RX_STOP			(1u << 1)	/* to TCP: head is final, the rest comes there */
 
 /*
  * SOCK_SEQPACKET: a record is struct fgdp_record, its bytes, and padding to a

@@ -3,24 +3,30 @@
 
 use super::Conn;
 use crate::proto::mem::{Mem, MemMut, View};
-use crate::proto::wire::{Msg, Reason, RX_SHUT, TX_FIN, TX_RST};
+use crate::proto::wire::{Msg, Reason, RX_SHUT, RX_STOP, TX_BACK, TX_FIN, TX_RING, TX_RST};
 
 impl Conn {
     /// True if there is nothing left to read: both sides agree that no byte will
     /// be.
     fn rx_finished(&self) -> bool {
         let drained = self.rx_fin() && self.rx.head == self.rx.tail;
-        drained || self.rx_reset() || self.tx_has(TX_RST) || self.rx.flags & RX_SHUT != 0
+        let ended = self.rx_reset() || self.tx_has(TX_RST);
+        drained || ended || self.rx.flags & (RX_SHUT | RX_STOP) != 0
     }
 
     /// True if nothing of what the peer does with the sent bytes matters.
     fn tx_finished(&self) -> bool {
         let acked = self.tx.head == self.tx.tail;
         let unwanted = self.tx.peer_rx & RX_SHUT != 0 || self.done_seen;
-        (self.tx_has(TX_FIN) && (acked || unwanted)) || self.rx_reset() || self.tx_has(TX_RST)
+        let ended = self.rx_reset() || self.tx_has(TX_RST);
+        // Of a carried connection the rest goes by TCP.
+        let stopped = self.tx.peer_rx & RX_STOP != 0 || self.done_seen;
+        let never = self.tx_has(TX_BACK) && !self.tx_has(TX_RING);
+        let back = self.carried.is_some() && (stopped || never);
+        (self.tx_has(TX_FIN) && (acked || unwanted)) || ended || back
     }
 
-    fn tx_has(&self, flag: u32) -> bool {
+    pub(super) fn tx_has(&self, flag: u32) -> bool {
         self.tx.flags & flag != 0
     }
 
@@ -35,7 +41,7 @@ impl Conn {
         &mut self,
         v: &View<'_, S, W>,
     ) -> Result<Option<Msg>, Reason> {
-        let Some(conn) = self.peer_id() else {
+        let Some(conn) = self.peer_id().filter(|_| !self.is_cut()) else {
             return Ok(None);
         };
         self.refresh_head(v)?;
@@ -70,7 +76,8 @@ impl Conn {
         self.done_seen
     }
 
-    /// True if both DONE passed: entry and id are free (S-16).
+    /// True if both DONE passed: entry and id are free (S-16). Bytes of a carried
+    /// connection may still have to go by TCP: see [`Conn::tx_keeps_bytes`].
     pub fn is_free(&self) -> bool {
         self.done_sent && self.done_seen
     }

@@ -9,15 +9,22 @@
 //! Positions as for lanes (see [`ring`](crate::proto::ring)), with a READY
 //! message in place of the doorbell. A flag changes once in a connection's life:
 //! READY follows always, whatever is armed.
+//!
+//! # TCP connections
+//!
+//! A connection made by [`Conn::new_carried`] carries a TCP connection: see
+//! [`TxPath`] and [`Source`].
 
 mod close;
 mod ringpos;
 mod rx;
 mod spans;
+mod tcp;
 mod tx;
 
 pub use ringpos::Ring;
 pub use spans::{Span, Spans};
+pub use tcp::{Endpoint, Source, TxPath};
 pub use tx::Refused;
 
 use crate::proto::mem::{zero, Mem, MemMut, View};
@@ -25,6 +32,7 @@ use crate::proto::wire::{
     conn, conn_entry, slot_hdr, Kind, Reason, CONN_INDEX_MASK, CONN_SIZE, MAX_CONNS,
 };
 use ringpos::RingPos;
+use tcp::Carried;
 
 /// What to send to the peer after a change.
 #[must_use]
@@ -88,6 +96,8 @@ pub struct Conn {
     done_sent: bool,
     done_seen: bool,
     broken: Option<Reason>,
+    /// Where in a TCP connection the rings begin and end, if they carry one.
+    carried: Option<Carried>,
 }
 
 impl Conn {
@@ -104,6 +114,7 @@ impl Conn {
             done_sent: false,
             done_seen: false,
             broken: None,
+            carried: None,
         }
     }
 
@@ -131,6 +142,10 @@ impl Conn {
     /// behind the head (S-2). Before CONNECT or ACCEPT is sent, and only if the
     /// entry is free (S-16).
     pub fn init_entry<S: MemMut + ?Sized, W: Mem + ?Sized>(&self, v: &View<'_, S, W>) {
+        // Who still looks for the final head of an earlier connection sees that it
+        // is gone (T-14).
+        v.slot.store(self.own.wrapping_add(conn::ID), 0);
+        v.fence();
         zero(v.slot, self.own, CONN_SIZE);
         v.slot
             .store(self.own.wrapping_add(conn::SPACE_EVENT), u32::MAX);
@@ -174,9 +189,9 @@ impl Conn {
     }
 
     /// Offset of the peer's entry in its slot, while it may be looked at: after
-    /// ACCEPT or CONNECT, before the own DONE (S-15).
+    /// ACCEPT or CONNECT, before the own DONE (S-15) and the channel's end (C-5).
     fn peer_entry(&self) -> Option<u64> {
-        if self.done_sent {
+        if self.done_sent || self.is_cut() {
             return None;
         }
         self.peer
@@ -185,7 +200,7 @@ impl Conn {
     /// READY, if there is somebody who still looks.
     fn notify_always(&self) -> Notify {
         Notify {
-            ready: self.peer.is_some() && !self.done_seen,
+            ready: self.peer.is_some() && !self.done_seen && !self.is_cut(),
         }
     }
 

@@ -6,12 +6,13 @@ use crate::proto::grant::Accepted;
 use crate::proto::mem::{Mem, MemMut, View};
 use crate::proto::ring::passed;
 use crate::proto::wire::{
-    conn, Kind, Reason, FRAME_SIZE, RECORD_HDR, RING_MIN_FRAMES, RX_SHUT, TX_FIN, TX_RST,
+    conn, Kind, Reason, FRAME_SIZE, RECORD_HDR, RING_MIN_FRAMES, RX_SHUT, TX_BACK, TX_FIN, TX_RST,
 };
 
 impl Conn {
-    /// Bytes that can be read; 0 after RST of either side and after the own DONE. Fetches and validates
-    /// what the producer wrote (S-12); rings have to lie in `accepted`.
+    /// Bytes that can be read; 0 after RST of either side, after the own DONE,
+    /// and on a carried connection after the own STOP. Fetches and validates what
+    /// the producer wrote (S-12); rings have to lie in `accepted`.
     ///
     /// # Errors
     ///
@@ -29,15 +30,16 @@ impl Conn {
         Ok(self.rx_unread())
     }
 
-    fn rx_unread(&self) -> u32 {
-        // After DONE the peer may use the frames for something else.
-        if self.done_sent || self.rx_reset() || self.tx.flags & TX_RST != 0 {
+    pub(super) fn rx_unread(&self) -> u32 {
+        // After DONE the peer may use the frames for something else; after STOP
+        // the head is final.
+        if self.done_sent || self.rx_reset() || self.tx.flags & TX_RST != 0 || self.rx_stopped() {
             return 0;
         }
         self.rx.tail.wrapping_sub(self.rx.head)
     }
 
-    fn observe<S: MemMut + ?Sized, W: Mem + ?Sized>(
+    pub(super) fn observe<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
         accepted: &Accepted,
@@ -50,11 +52,15 @@ impl Conn {
         let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
         let serial = v.peer_load_acquire(peer.wrapping_add(conn::RING_SERIAL));
 
-        if flags & !(TX_FIN | TX_RST) != 0 || self.rx.peer_tx & !flags != 0 {
+        if self.rx.peer_tx & !flags != 0 || !self.tx_flags_ok(flags) {
             return self.fail(Reason::BadFlags);
         }
         if flags & TX_RST != 0 {
             // Nothing else of the entry has a meaning any more.
+            self.rx.peer_tx = flags;
+            return Ok(());
+        }
+        if self.carried.is_some() && !self.observe_switch(v, peer, flags) {
             self.rx.peer_tx = flags;
             return Ok(());
         }
@@ -63,8 +69,9 @@ impl Conn {
         }
         let seen = self.rx.tail.wrapping_sub(self.rx.head);
         let unread = tail.wrapping_sub(self.rx.head);
-        let after_fin = self.rx.peer_tx & TX_FIN != 0 && tail != self.rx.tail;
-        if unread < seen || after_fin || !self.rx.ring.holds(self.rx.head, tail) {
+        let ended = self.rx.peer_tx & (TX_FIN | TX_BACK) != 0;
+        let after_end = ended && tail != self.rx.tail;
+        if unread < seen || after_end || !self.rx.ring.holds(self.rx.head, tail) {
             return self.fail(Reason::BadPosition);
         }
         if self.rx.version != accepted.version() {
@@ -224,6 +231,11 @@ impl Conn {
         let Some(peer) = self.peer_entry().filter(|_| !self.rx_reset()) else {
             return Ok(false);
         };
+        if self.rx_stopped() {
+            // Flags are announced whatever is armed, and no byte matters.
+            let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
+            return Ok(flags != self.rx.peer_tx);
+        }
         self.own_store(v, conn::DATA_EVENT, event);
         // Pairs with the fence in `tx_publish`: either the producer sees the event,
         // or the tail fetched next is the one it stored.
@@ -232,13 +244,18 @@ impl Conn {
         let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
         // Only compared: `rx_avail` validates when it looks.
         Ok(flags != self.rx.peer_tx
+            || flags & TX_BACK != 0
             || passed(event, tail, self.rx.tail)
             || tail.wrapping_sub(self.rx.tail) >= 1 << 31)
     }
 
     /// Nobody will read any more: bytes that come are void. A second call changes
-    /// nothing.
+    /// nothing. On a carried connection it is [`Conn::rx_stop`]: TCP knows what to
+    /// do with bytes that nobody reads (T-8).
     pub fn shut_rx<S: MemMut + ?Sized, W: Mem + ?Sized>(&mut self, v: &View<'_, S, W>) -> Notify {
+        if self.carried.is_some() {
+            return self.rx_stop(v);
+        }
         if self.rx.flags & RX_SHUT != 0 {
             return Notify::NO;
         }

@@ -4,7 +4,7 @@
 use super::{Conn, Notify, Ring, Span, Spans};
 use crate::proto::mem::{Mem, MemMut, View};
 use crate::proto::ring::passed;
-use crate::proto::wire::{conn, Kind, Reason, RECORD_HDR, RX_SHUT, TX_FIN, TX_RST};
+use crate::proto::wire::{conn, Kind, Reason, RECORD_HDR, RX_SHUT, RX_STOP, TX_FIN, TX_RST};
 
 /// Why a ring was not taken; the caller keeps its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Refused {
     /// Not wholly in the own slot.
     Range,
     /// The consumer has not passed the start of the current ring, or the
-    /// previous one is not reaped yet.
+    /// previous one is not reaped yet; or the entry is free.
     Pending,
 }
 
@@ -49,7 +49,7 @@ impl Conn {
         if ring.start() < v.slot_base || end > v.slot_base.saturating_add(v.slot.size()) {
             return Err(Refused::Range);
         }
-        if self.tx_move_pending() {
+        if self.tx_move_pending() || !self.entry_lives() {
             return Err(Refused::Pending);
         }
         let serial = self.tx.ring.serial().wrapping_add(1);
@@ -103,8 +103,12 @@ impl Conn {
     }
 
     /// Both rings, for freeing their frames when the peer's DONE has come or the
-    /// channel is gone; the connection has none afterwards.
+    /// channel is gone; the connection has none afterwards. Nothing as long as
+    /// [`Conn::tx_keeps_bytes`].
     pub fn take_tx_rings(&mut self) -> [Option<Ring>; 2] {
+        if self.tx_keeps_bytes() {
+            return [None, None];
+        }
         self.tx.ring.take_all()
     }
 
@@ -117,15 +121,30 @@ impl Conn {
         let Some(peer) = self.peer_entry() else {
             return Ok(());
         };
+        // Flags first: a head fetched after STOP was seen is the final one.
+        let flags = v.peer_load_acquire(peer.wrapping_add(conn::RX_FLAGS));
         // Pairs with the release in `rx_consume`: bytes before it are copied.
         let head = v.peer_load_acquire(peer.wrapping_add(conn::HEAD));
-        let flags = v.peer_load_acquire(peer.wrapping_add(conn::RX_FLAGS));
-        let step = head.wrapping_sub(self.tx.head);
-        if step > self.tx.tail.wrapping_sub(self.tx.head) {
-            return self.fail(Reason::BadPosition);
+        match self.take_head(flags, head) {
+            Ok(()) => Ok(()),
+            Err(reason) => self.fail(reason),
         }
-        if flags & !RX_SHUT != 0 || self.tx.peer_rx & !flags != 0 {
-            return self.fail(Reason::BadFlags);
+    }
+
+    /// Checks the consumer's flags and the head that was fetched after them, and
+    /// takes them over; on error nothing changes.
+    pub(super) fn take_head(&mut self, flags: u32, head: u32) -> Result<(), Reason> {
+        let known = match self.carried {
+            Some(_) => RX_STOP,
+            None => RX_SHUT,
+        };
+        let step = head.wrapping_sub(self.tx.head);
+        let moved_on = self.tx.peer_rx & RX_STOP != 0 && step != 0;
+        if step > self.tx.tail.wrapping_sub(self.tx.head) || moved_on {
+            return Err(Reason::BadPosition);
+        }
+        if flags & !known != 0 || self.tx.peer_rx & !flags != 0 {
+            return Err(Reason::BadFlags);
         }
         // INVARIANT: head is in [old head, tail] by the check above.
         self.tx.head = head;
@@ -150,7 +169,7 @@ impl Conn {
     }
 
     fn tx_free(&self) -> u32 {
-        if self.tx.flags & (TX_FIN | TX_RST) != 0 || self.rx_reset() {
+        if self.tx.flags & (TX_FIN | TX_RST) != 0 || self.rx_reset() || !self.tx_on_ring() {
             return 0;
         }
         self.tx.ring.spare(self.tx.head, self.tx.tail)
@@ -213,8 +232,13 @@ impl Conn {
         })
     }
 
-    /// No byte will follow. A second call changes nothing.
+    /// No byte will follow. A second call changes nothing. On a carried connection
+    /// that [`Conn::tx_path`] does not say is on the ring it is
+    /// [`Conn::tx_back`]: there the end comes by TCP (T-10).
     pub fn tx_fin<S: MemMut + ?Sized, W: Mem + ?Sized>(&mut self, v: &View<'_, S, W>) -> Notify {
+        if self.carried.is_some() && !self.tx_on_ring() {
+            return self.tx_back(v);
+        }
         self.tx_flag(v, TX_FIN)
     }
 
@@ -226,7 +250,7 @@ impl Conn {
 
     /// Sets a flag. It happens once and may matter to who waits for data and to
     /// who waits for space, so READY follows always (S-10).
-    fn tx_flag<S: MemMut + ?Sized, W: Mem + ?Sized>(
+    pub(super) fn tx_flag<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
         flag: u32,
@@ -235,9 +259,12 @@ impl Conn {
             return Notify::NO;
         }
         self.tx.flags |= flag;
+        if !self.entry_lives() {
+            return Notify::NO;
+        }
         // Pairs with the acquire in `rx_avail`: the tail stored before is final.
         self.own_release(v, conn::TX_FLAGS, self.tx.flags);
-        self.notify_always()
+        self.announce()
     }
 
     /// Bytes published that the peer has not consumed.
@@ -293,7 +320,9 @@ impl Conn {
             .wrapping_sub(1);
         let flags = self.tx.peer_rx;
         self.arm_head(v, event)?;
-        Ok(self.tx.ring.spare(self.tx.head, self.tx.tail) >= want || flags != self.tx.peer_rx)
+        Ok(self.tx.ring.spare(self.tx.head, self.tx.tail) >= want
+            || flags != self.tx.peer_rx
+            || !self.tx_on_ring())
     }
 
     /// Asks for READY when the peer has consumed everything. `Ok(true)`: it has
@@ -308,7 +337,9 @@ impl Conn {
     ) -> Result<bool, Reason> {
         let flags = self.tx.peer_rx;
         self.arm_head(v, self.tx.tail.wrapping_sub(1))?;
-        Ok(self.tx.head == self.tx.tail || flags != self.tx.peer_rx)
+        Ok(self.tx.head == self.tx.tail
+            || flags != self.tx.peer_rx
+            || self.tx.peer_rx & RX_STOP != 0)
     }
 
     fn arm_head<S: MemMut + ?Sized, W: Mem + ?Sized>(

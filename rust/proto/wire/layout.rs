@@ -95,8 +95,14 @@ pub const RING_MAX_FRAMES: u32 = 1024;
 pub const TX_FIN: u32 = 1 << 0;
 /// Aborted: unread bytes are void.
 pub const TX_RST: u32 = 1 << 1;
+/// The ring carries the TCP connection from `tcp_seq` on.
+pub const TX_RING: u32 = 1 << 2;
+/// The producer wants back to TCP: no byte after tail will follow in the ring.
+pub const TX_BACK: u32 = 1 << 3;
 /// Nobody will read any more.
 pub const RX_SHUT: u32 = 1 << 0;
+/// Back to TCP: head is final.
+pub const RX_STOP: u32 = 1 << 1;
 
 /// Bytes of the header of a record.
 pub const RECORD_HDR: u32 = 8;
@@ -163,6 +169,8 @@ pub mod conn {
     pub const RING_BASE: u64 = 24;
     /// `id`.
     pub const ID: u64 = 28;
+    /// `tcp_seq`.
+    pub const TCP_SEQ: u64 = 32;
     /// `head`.
     pub const HEAD: u64 = 64;
     /// `data_event`.

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod call;
+mod carry;
 mod config;
 mod dir;
 mod event;
@@ -18,6 +19,7 @@ pub use call::{
     encode_reply, BadRequest, Call, Channel, Hello, HostStats, Reply, ReplyBody, Request, Status,
     CALL_HDR, CALL_VERSION, MAX_REPLY, MAX_REQUEST,
 };
+pub use carry::Carry;
 pub use config::{AttachError, BellHdr, Config};
 pub use dir::{DirEntry, DirError, PeerClass, PeerState};
 pub use event::{Doorbell, Event, EVENT_HDR};

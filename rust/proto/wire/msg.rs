@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! Lane messages.
 
+use super::carry::Carry;
 use super::layout::{READY_DATA, READY_SPACE};
 use super::reason::Reason;
 
@@ -12,6 +13,7 @@ const ACCEPT: u16 = 2;
 const REFUSE: u16 = 3;
 const READY: u16 = 4;
 const DONE: u16 = 5;
+const CARRY: u16 = 6;
 
 /// How a connection carries bytes; the numbers are `SOCK_STREAM` and
 /// `SOCK_SEQPACKET`.
@@ -40,7 +42,7 @@ impl Kind {
     }
 }
 
-/// Why a CONNECT was refused.
+/// Why a CONNECT or a CARRY was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Refusal {
@@ -52,6 +54,12 @@ pub enum Refusal {
     NoMem = 3,
     /// The listener's queue is full.
     Backlog = 4,
+    /// No such TCP connection, or not this peer's address (T-3).
+    NoSocket = 5,
+    /// Other sequence numbers: the sender does not own the connection (T-3).
+    Sequence = 6,
+    /// Not wanted there (T-3).
+    Policy = 7,
 }
 
 impl Refusal {
@@ -67,6 +75,9 @@ impl Refusal {
             2 => Some(Self::Type),
             3 => Some(Self::NoMem),
             4 => Some(Self::Backlog),
+            5 => Some(Self::NoSocket),
+            6 => Some(Self::Sequence),
+            7 => Some(Self::Policy),
             _ => None,
         }
     }
@@ -87,16 +98,18 @@ pub enum Msg {
         /// Stream or records.
         kind: Kind,
     },
-    /// Answers CONNECT: the connection is open.
+    /// Proposes to carry a TCP connection.
+    Carry(Carry),
+    /// Answers CONNECT: the connection is open; or CARRY: it is carried.
     Accept {
-        /// The receiver's connection id, from its CONNECT.
+        /// The receiver's connection id, from its CONNECT or CARRY.
         conn: u32,
         /// The sender's connection id.
         peer_conn: u32,
     },
-    /// Answers CONNECT: there is no connection.
+    /// Answers CONNECT: there is no connection; or CARRY: it stays TCP.
     Refuse {
-        /// The receiver's connection id, from its CONNECT.
+        /// The receiver's connection id, from its CONNECT or CARRY.
         conn: u32,
         /// Why.
         error: Refusal,
@@ -144,6 +157,7 @@ impl Msg {
                 (READY, data | space, conn, 0, 0, 0, 0, 0)
             }
             Self::Done { conn } => (DONE, 0, conn, 0, 0, 0, 0, 0),
+            Self::Carry(ref carry) => return carry.encode(u32::from(CARRY)),
         };
         let first = u32::from(kind) | (flags << 16);
         [
@@ -155,8 +169,8 @@ impl Msg {
     ///
     /// # Errors
     ///
-    /// [`Reason::BadMsg`] if type, flags, socket type or error are unknown.
-    /// Reserved words are ignored.
+    /// [`Reason::BadMsg`] if type, flags, socket type or error are unknown, or a
+    /// TCP port is none. Reserved words are ignored.
     pub fn decode(words: &[u32; MSG_WORDS]) -> Result<Self, Reason> {
         let [first, conn, peer_conn, src_port, dst_port, sock_type, error, ..] = *words;
         let flags = first >> 16;
@@ -183,6 +197,7 @@ impl Msg {
                 });
             }
             DONE => Self::Done { conn },
+            CARRY => Self::Carry(Carry::decode(words)?),
             _ => return Err(Reason::BadMsg),
         };
         if flags != 0 {

@@ -6,6 +6,7 @@
 
 mod accepted;
 mod basics;
+mod carried;
 mod channel;
 mod header;
 mod host;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 fn msg() -> impl Strategy<Value = Msg> {
     let kind = prop_oneof![Just(Kind::Stream), Just(Kind::SeqPacket)];
-    let error = (1u32..5).prop_map(|e| Refusal::from_u32(e).unwrap());
+    let error = (1u32..8).prop_map(|e| Refusal::from_u32(e).unwrap());
     let conn = || any::<u32>();
     prop_oneof![
         (conn(), conn(), conn(), kind).prop_map(|(peer_conn, src_port, dst_port, kind)| {
@@ -25,7 +25,20 @@ fn msg() -> impl Strategy<Value = Msg> {
             space: bits & 2 != 0,
         }),
         conn().prop_map(|conn| Msg::Done { conn }),
+        carry().prop_map(Msg::Carry),
     ]
+}
+
+fn carry() -> impl Strategy<Value = Carry> {
+    any::<(u32, [u8; 16], [u8; 16], u16, u16, u32, u32)>().prop_map(|c| Carry {
+        peer_conn: c.0,
+        src_addr: c.1,
+        dst_addr: c.2,
+        src_port: c.3,
+        dst_port: c.4,
+        src_isn: c.5,
+        dst_isn: c.6,
+    })
 }
 
 fn reason() -> impl Strategy<Value = Reason> {
@@ -104,8 +117,11 @@ proptest! {
     fn l_9_a_message_is_decoded_only_if_it_is_one(words in any::<[u32; 16]>(), kind in 0u32..8, flags in 0u32..6) {
         let mut words = words;
         words[0] = kind | (flags << 16);
+        // Ports that a CARRY can have, or nearly so.
+        words[3] %= 0x1_0010;
+        words[4] %= 0x1_0010;
         words[5] %= 8;
-        words[6] %= 8;
+        words[6] %= 10;
         if let Ok(m) = Msg::decode(&words) {
             let back = m.encode();
             // All words that have a meaning for this message are those of the input.
@@ -115,8 +131,9 @@ proptest! {
             let known = match kind {
                 1 => flags == 0 && [1, 5].contains(&words[5]),
                 2 | 5 => flags == 0,
-                3 => flags == 0 && (1..=4).contains(&words[6]),
+                3 => flags == 0 && (1..=7).contains(&words[6]),
                 4 => (1..=3).contains(&flags),
+                6 => flags == 0 && words[3].max(words[4]) < 1 << 16,
                 _ => false,
             };
             prop_assert!(!known);
@@ -239,6 +256,29 @@ proptest! {
         let good = extra == 0 && (1..32).contains(&peer) && lane < 4;
         prop_assert_eq!(Doorbell::parse(&bytes).ok(), good.then_some(bell));
     }
+}
+
+#[test]
+fn t_2_a_carry_lies_in_memory_as_the_header_says() {
+    let carry = Carry {
+        peer_conn: 0x1_0002,
+        src_addr: *b"0123456789abcdef",
+        dst_addr: *b"ghijklmnopqrstuv",
+        src_port: 443,
+        dst_port: 65535,
+        src_isn: 0x0102_0304,
+        dst_isn: 0xfffe_fdfc,
+    };
+    let bytes: Vec<u8> = Msg::Carry(carry)
+        .encode()
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    assert_eq!(bytes[..12], [6, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0]);
+    assert_eq!(bytes[12..20], [187, 1, 0, 0, 255, 255, 0, 0]);
+    assert_eq!(bytes[20..28], [4, 3, 2, 1, 0xfc, 0xfd, 0xfe, 0xff]);
+    assert_eq!(bytes[28..60], *b"0123456789abcdefghijklmnopqrstuv");
+    assert_eq!(bytes[60..], [0; 4]);
 }
 
 #[test]
