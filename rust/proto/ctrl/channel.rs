@@ -45,13 +45,17 @@ pub enum Input {
     },
     /// The host's answer to OPEN.
     OpenReply(Status),
+    /// OPEN was not answered: nobody knows whether the host has done it or will.
+    OpenLost,
     /// The host's answer to CLOSE.
     CloseReply(Status),
+    /// CLOSE was not answered.
+    CloseLost,
     /// The channel has to end: the peer broke a rule, events were lost
     /// ([`Reason::Host`]), or this side goes. After
     /// [`Reason::Unload`] it does not open again.
     End(Reason),
-    /// The channel did not come up in time.
+    /// The channel did not come up in time (C-7), or a lost CLOSE did not end it.
     Timeout,
 }
 
@@ -130,6 +134,8 @@ pub struct Channel {
     /// Calls that the host has not answered.
     open_pending: u32,
     close_pending: u32,
+    /// A CLOSE of this round was not answered, and no later one was.
+    close_lost: bool,
     want: bool,
     stopped: bool,
 }
@@ -151,6 +157,7 @@ impl Channel {
             early: None,
             open_pending: 0,
             close_pending: 0,
+            close_lost: false,
             want: false,
             stopped: false,
         }
@@ -176,6 +183,18 @@ impl Channel {
     /// runs a timer meanwhile.
     pub fn is_opening(&self) -> bool {
         matches!(self.own, Side::Opening | Side::Open) && !self.is_up()
+    }
+
+    /// True if a CLOSE was not answered and the round goes on: the caller feeds
+    /// [`Input::Timeout`] now and then, which calls CLOSE again.
+    pub fn is_closing(&self) -> bool {
+        self.own == Side::Closed && self.close_lost && !self.is_pending()
+    }
+
+    /// True if the peer closed in this round: heads of carried connections are
+    /// final (T-14).
+    pub fn peer_closed(&self) -> bool {
+        self.peer == Side::Closed
     }
 
     /// True if the channel will open when the last round has ended.
@@ -209,23 +228,27 @@ impl Channel {
             }
             Input::PeerOpened { generation } => {
                 if self.generation == Some(generation) {
-                    self.peer_opened(&mut out);
+                    self.on_peer_opened(&mut out);
                 } else {
                     self.early = Some((generation, Side::Open));
                 }
             }
             Input::PeerClosed { generation, reason } => {
                 if self.generation == Some(generation) {
-                    self.peer_closed(reason, &mut out);
+                    self.on_peer_closed(reason, &mut out);
                 } else if self.early == Some((generation, Side::Open)) {
                     self.early = Some((generation, Side::Closed));
                 }
             }
-            Input::OpenReply(status) => self.open_reply(status, &mut out),
-            Input::CloseReply(status) => self.close_reply(status, &mut out),
+            Input::OpenReply(status) => self.open_reply(Some(status), &mut out),
+            Input::OpenLost => self.open_reply(None, &mut out),
+            Input::CloseReply(status) => self.close_reply(Some(status), &mut out),
+            Input::CloseLost => self.close_reply(None, &mut out),
             Input::End(reason) => self.end(reason, &mut out),
             Input::Timeout => {
-                if !self.is_up() {
+                if self.is_closing() {
+                    self.call_close(Reason::Timeout, &mut out);
+                } else if !self.is_up() {
                     self.end(Reason::Timeout, &mut out);
                 }
             }
@@ -271,13 +294,14 @@ impl Channel {
         self.own = Side::Out;
         self.peer = Side::Out;
         self.next = Side::Out;
+        self.close_lost = false;
         self.want = false;
         self.generation = ready;
         match (self.early, ready) {
             (Some((generation, side)), Some(now)) if generation == now => {
                 self.early = None;
                 if side == Side::Open {
-                    self.peer_opened(out);
+                    self.on_peer_opened(out);
                 } else {
                     self.peer = Side::Closed;
                     self.call_close(Reason::PeerClosed, out);
@@ -287,7 +311,7 @@ impl Channel {
         }
     }
 
-    fn peer_opened(&mut self, out: &mut Actions) {
+    fn on_peer_opened(&mut self, out: &mut Actions) {
         match self.peer {
             Side::Out => self.peer = Side::Open,
             Side::Closed => {
@@ -313,7 +337,7 @@ impl Channel {
         }
     }
 
-    fn peer_closed(&mut self, reason: Reason, out: &mut Actions) {
+    fn on_peer_closed(&mut self, reason: Reason, out: &mut Actions) {
         if self.peer == Side::Closed {
             if self.next == Side::Open {
                 self.next = Side::Closed;
@@ -336,7 +360,7 @@ impl Channel {
         }
     }
 
-    fn open_reply(&mut self, status: Status, out: &mut Actions) {
+    fn open_reply(&mut self, status: Option<Status>, out: &mut Actions) {
         self.open_pending = self.open_pending.saturating_sub(1);
         if self.own != Side::Opening || self.open_pending != 0 {
             // Closed meanwhile, or the reply belongs to a round that is gone.
@@ -344,7 +368,7 @@ impl Channel {
             self.start(out);
             return;
         }
-        if status == Status::Ok {
+        if status == Some(Status::Ok) {
             self.own = Side::Open;
             if self.peer == Side::Open {
                 out.push(Action::Up);
@@ -352,14 +376,17 @@ impl Channel {
             return;
         }
         let reason = match status {
-            Status::NoPeer => Reason::PeerGone,
-            // The peer's close is on its way here.
-            Status::State => Reason::PeerClosed,
+            Some(Status::NoPeer) => Reason::PeerGone,
+            // The peer's close is on its way here, or this side opened by a call
+            // that was lost.
+            Some(Status::State) => Reason::PeerClosed,
             _ => Reason::Host,
         };
         self.own = Side::Out;
         out.push(Action::Down(reason));
-        if reason == Reason::Host && self.peer == Side::Open {
+        // Whatever the host thinks, it has then heard of an end.
+        let unsure = matches!(status, None | Some(Status::State));
+        if unsure || (reason == Reason::Host && self.peer == Side::Open) {
             self.call_close(reason, out);
         }
     }
@@ -388,10 +415,19 @@ impl Channel {
         out.push(Action::CallClose { generation, reason });
     }
 
-    fn close_reply(&mut self, status: Status, out: &mut Actions) {
+    fn close_reply(&mut self, status: Option<Status>, out: &mut Actions) {
         self.close_pending = self.close_pending.saturating_sub(1);
-        let no_round = matches!(status, Status::State | Status::NoPeer);
-        if self.own == Side::Closed && no_round && self.close_pending == 0 {
+        let last = self.own == Side::Closed && self.close_pending == 0;
+        let no_round = match status {
+            Some(Status::NoPeer) => true,
+            // After a lost CLOSE this is what the host says if it has done that one.
+            Some(Status::State) => !self.close_lost,
+            _ => false,
+        };
+        if last {
+            self.close_lost = status.is_none();
+        }
+        if last && no_round {
             // The host knows of no round: OPEN was refused, or the peer is gone.
             self.peer = Side::Closed;
         }
@@ -407,9 +443,10 @@ impl Channel {
         }
         self.own = Side::Out;
         self.peer = Side::Out;
+        self.close_lost = false;
         out.push(Action::Reclaim);
         match core::mem::replace(&mut self.next, Side::Out) {
-            Side::Open => self.peer_opened(out),
+            Side::Open => self.on_peer_opened(out),
             Side::Closed => {
                 self.peer = Side::Closed;
                 self.call_close(Reason::PeerClosed, out);
