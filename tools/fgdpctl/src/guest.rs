@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
+use serde::de::DeserializeOwned;
 
-use crate::listing::Table;
+use crate::listing;
 use crate::model::{Connection, DeviceStatus, GuestStatus, Look, Peer, Stats};
 use crate::netlink::Netlink;
 use crate::What;
@@ -24,58 +25,6 @@ pub enum Guest {
     Listings(PathBuf),
 }
 
-fn name(text: Option<String>) -> Option<String> {
-    text.filter(|name| !name.is_empty())
-}
-
-fn peers(text: &str) -> Result<Vec<Peer>> {
-    let table = Table::parse(text)?;
-    let rows = table.rows();
-    rows.map(|row| {
-        Ok(Peer {
-            device: row.value("device")?,
-            transport: row.value("transport")?,
-            slot: row.value("slot")?,
-            guest: row.value("guest")?,
-            name: name(row.known("name")?),
-            state: row.value("state")?,
-            generation: row.value("generation")?,
-            channel: row.value("channel")?,
-            lanes: row.value("lanes")?,
-            lent_frames: row.value("lent_frames")?,
-            used_frames: row.value("used_frames")?,
-            accepted_frames: row.value("accepted_frames")?,
-            last_down: row.value("last_down")?,
-        })
-    })
-    .collect()
-}
-
-fn connections(text: &str) -> Result<Vec<Connection>> {
-    let table = Table::parse(text)?;
-    let rows = table.rows();
-    rows.map(|row| {
-        Ok(Connection {
-            device: row.value("device")?,
-            id: row.known("id")?,
-            peer_id: row.known("peer_id")?,
-            state: row.value("state")?,
-            kind: row.value("type")?,
-            local: row.value("local")?,
-            remote: row.value("remote")?,
-            peer: None,
-            rx_bytes: row.value("rx_bytes")?,
-            tx_bytes: row.value("tx_bytes")?,
-            readable: row.value("readable")?,
-            unacked: row.value("unacked")?,
-            tx_ring: row.value("tx_ring")?,
-            rx_waits: row.value("rx_waits")?,
-            tx_waits: row.value("tx_waits")?,
-        })
-    })
-    .collect()
-}
-
 /// Says who the peers of `connections` are.
 fn give_names(connections: &mut [Connection], peers: &[Peer]) {
     let names: HashMap<_, _> = peers
@@ -88,13 +37,6 @@ fn give_names(connections: &mut [Connection], peers: &[Peer]) {
             connection.peer = name.map(|name| (*name).clone());
         }
     }
-}
-
-fn stats(text: &str) -> Result<Stats> {
-    let table = Table::parse(text)?;
-    let rows = table.rows();
-    rows.map(|row| Ok((row.value("counter")?, row.value("value")?)))
-        .collect()
 }
 
 fn status(peers: &[Peer], connections: &[Connection], stats: &Stats) -> GuestStatus {
@@ -141,7 +83,7 @@ fn status(peers: &[Peer], connections: &[Connection], stats: &Stats) -> GuestSta
 }
 
 /// Reads listing `file` in `dir`.
-fn read<T>(dir: &Path, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+fn read<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<Vec<T>> {
     let path = dir.join(file);
     let text = match fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -152,21 +94,21 @@ fn read<T>(dir: &Path, file: &str, parse: impl FnOnce(&str) -> Result<T>) -> Res
         }
         text => text.with_context(|| path.display().to_string())?,
     };
-    parse(&text).with_context(|| path.display().to_string())
+    listing::parse(&text).with_context(|| path.display().to_string())
 }
 
 impl Guest {
     fn peers(&self) -> Result<Vec<Peer>> {
         match self {
             Self::Kernel => Netlink::open()?.peers(),
-            Self::Listings(dir) => read(dir, "peers", peers),
+            Self::Listings(dir) => read(dir, "peers"),
         }
     }
 
     fn connections(&self) -> Result<Vec<Connection>> {
         let mut connections = match self {
             Self::Kernel => Netlink::open()?.connections()?,
-            Self::Listings(dir) => read(dir, "connections", connections)?,
+            Self::Listings(dir) => read(dir, "connections")?,
         };
         give_names(&mut connections, &self.peers()?);
         Ok(connections)
@@ -175,7 +117,7 @@ impl Guest {
     fn stats(&self) -> Result<Stats> {
         match self {
             Self::Kernel => Netlink::open()?.stats(),
-            Self::Listings(dir) => read(dir, "stats", stats),
+            Self::Listings(dir) => Ok(read(dir, "stats")?.into_iter().collect()),
         }
     }
 
@@ -207,7 +149,7 @@ mod tests {
 
     #[test]
     fn peers_of_a_guest() {
-        let peers = peers(PEERS).unwrap();
+        let peers: Vec<Peer> = listing::parse(PEERS).unwrap();
         let b = peers.iter().find(|p| p.transport == "virtio").unwrap();
         assert_eq!(b.name.as_deref(), Some("b"));
         assert_eq!((b.state.as_str(), b.channel.as_str()), ("ready", "up"));
@@ -218,8 +160,8 @@ mod tests {
 
     #[test]
     fn connections_of_a_guest() {
-        let mut all = connections(CONNECTIONS).unwrap();
-        give_names(&mut all, &peers(PEERS).unwrap());
+        let mut all: Vec<Connection> = listing::parse(CONNECTIONS).unwrap();
+        give_names(&mut all, &listing::parse::<Peer>(PEERS).unwrap());
         let to_b = all.iter().find(|c| c.state == "open").unwrap();
         assert_eq!(to_b.peer.as_deref(), Some("b"));
         assert!(to_b.id.is_some() && to_b.peer_id.is_some());
@@ -230,9 +172,10 @@ mod tests {
 
     #[test]
     fn a_guest_at_a_glance() {
-        let peers = peers(PEERS).unwrap();
-        let connections = connections(CONNECTIONS).unwrap();
-        let status = status(&peers, &connections, &stats(STATS).unwrap());
+        let peers: Vec<Peer> = listing::parse(PEERS).unwrap();
+        let connections: Vec<Connection> = listing::parse(CONNECTIONS).unwrap();
+        let stats = listing::parse(STATS).unwrap().into_iter().collect();
+        let status = status(&peers, &connections, &stats);
         assert_eq!(status.family, Some(18));
         assert_eq!(status.devices.len(), 2);
         assert_eq!(status.devices[1].transport, "virtio");
@@ -245,8 +188,11 @@ mod tests {
     #[test]
     fn another_module_is_told_from_this_one() {
         let text = PEERS.replace("last_down", "why");
-        let error = peers(&text).unwrap_err().to_string();
-        assert!(error.contains("last_down"), "{error}");
+        let error = format!("{:#}", listing::parse::<Peer>(&text).unwrap_err());
+        assert!(
+            error.contains("`last_down`") && error.contains("version"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is shown. The fields' names are those of `--json`.
+//! What is shown. The fields' names are those of `--json` and of the module's listings.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::listing::known;
+
 /// A connection of this guest, or a socket that listens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Connection {
     /// The device that it goes through.
     pub device: String,
     /// Own connection id.
+    #[serde(deserialize_with = "known")]
     pub id: Option<u32>,
     /// The peer's connection id.
+    #[serde(deserialize_with = "known")]
     pub peer_id: Option<u32>,
     /// listen, opening, open, closing or dead.
     pub state: String,
@@ -23,7 +27,8 @@ pub struct Connection {
     pub local: String,
     /// `guest:port`.
     pub remote: String,
-    /// The peer's name, if the host gave one.
+    /// The peer's name, if the host gave one. The module lists it with the peer.
+    #[serde(skip_deserializing)]
     pub peer: Option<String>,
     /// Bytes received.
     pub rx_bytes: u64,
@@ -42,7 +47,7 @@ pub struct Connection {
 }
 
 /// Another member of a group, as a guest sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Peer {
     /// The device by which it is seen.
     pub device: String,
@@ -53,6 +58,7 @@ pub struct Peer {
     /// Its id.
     pub guest: String,
     /// Its name, if the host gave one.
+    #[serde(deserialize_with = "known")]
     pub name: Option<String>,
     /// absent, attached or ready.
     pub state: String,
