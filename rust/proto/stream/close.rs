@@ -3,7 +3,7 @@
 
 use super::Conn;
 use crate::proto::mem::{Mem, MemMut, View};
-use crate::proto::wire::{Msg, Reason, RX_SHUT, RX_STOP, TX_BACK, TX_FIN, TX_RING, TX_RST};
+use crate::proto::wire::{Msg, Reason, RX_SHUT, RX_STOP, TX_FIN, TX_RST};
 
 impl Conn {
     /// True if there is nothing left to read: both sides agree that no byte will
@@ -21,8 +21,7 @@ impl Conn {
         let ended = self.rx_reset() || self.tx_has(TX_RST);
         // Of a carried connection the rest goes by TCP.
         let stopped = self.tx.peer_rx & RX_STOP != 0 || self.done_seen;
-        let never = self.tx_has(TX_BACK) && !self.tx_has(TX_RING);
-        let back = self.carried.is_some() && (stopped || never);
+        let back = self.carried.is_some() && stopped;
         (self.tx_has(TX_FIN) && (acked || unwanted)) || ended || back
     }
 

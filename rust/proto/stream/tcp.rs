@@ -262,11 +262,14 @@ impl Conn {
         if left == 0 && (self.tx_has(TX_FIN) || c.cut) {
             return Ok(TxPath::Back);
         }
+        if c.cut {
+            return Ok(TxPath::Wait);
+        }
         // DONE without STOP, and bytes are left.
         if self.done_seen {
             return Ok(TxPath::Reset);
         }
-        if c.cut || self.tx_has(TX_FIN) || self.tx_has(TX_BACK) {
+        if self.tx_has(TX_FIN) || self.tx_has(TX_BACK) {
             return Ok(TxPath::Wait);
         }
         Ok(if write_seq == c.tx_seq {

@@ -240,6 +240,46 @@ fn t_8_stop_makes_the_head_final_and_the_rest_goes_by_tcp() {
 }
 
 #[test]
+fn t_8_nothing_that_comes_after_stop_matters() {
+    with(|mut p| {
+        p.switch(500);
+        p.send(10);
+        assert_eq!(p.source(500, 500), Source::Ring(10));
+        let _ = p.b.rx_stop(&p.bv);
+        p.group.poke(p.word(conn::TAIL), 0xffff_0000);
+        p.group.poke(p.word(conn::RING_SERIAL), 77);
+        assert_eq!(p.b.rx_avail(&p.bv, &accepted(1)), Ok(0));
+        assert_eq!(p.b.arm_data(&p.bv), Ok(false));
+        assert!(p.b.rx_spans(0, 10).as_slice().is_empty());
+        // But an end does.
+        assert!(p.a.tx_reset(&p.av).ready);
+        assert_eq!(p.b.arm_data(&p.bv), Ok(true));
+        assert_eq!(p.b.rx_avail(&p.bv, &accepted(1)), Ok(0));
+        assert!(p.b.rx_reset());
+    });
+}
+
+#[test]
+fn s_9_to_s_11_a_flag_that_was_seen_before_arming_is_not_slept_on() {
+    with(|mut p| {
+        p.switch(500);
+        p.send(16 << 10);
+        let _ = p.a.tx_back(&p.av);
+        assert_eq!(p.b.rx_avail(&p.bv, &accepted(1)), Ok(16 << 10));
+        assert_eq!(p.b.arm_data(&p.bv), Ok(true));
+    });
+    with(|mut p| {
+        p.switch(500);
+        p.send(16 << 10);
+        let _ = p.b.rx_stop(&p.bv);
+        assert_eq!(p.a.tx_unacked(&p.av), Ok(16 << 10));
+        assert_eq!(p.a.arm_space(&p.av, 1), Ok(true));
+        let _ = p.a.tx_fin(&p.av);
+        assert_eq!(p.a.arm_drained(&p.av), Ok(true));
+    });
+}
+
+#[test]
 fn t_8_a_direction_that_was_stopped_is_not_switched() {
     with(|mut p| {
         let _ = p.b.rx_stop(&p.bv);
@@ -341,6 +381,23 @@ fn t_12_done_without_stop_resets() {
         p.send(10);
         p.a.peer_done().unwrap();
         assert_eq!(p.path(500), TxPath::Reset);
+    });
+}
+
+#[test]
+fn t_12_a_done_that_came_before_the_channels_end_is_no_reason_to_reset() {
+    with(|mut p| {
+        p.switch(500);
+        p.send(10);
+        let _ = p.b.tx_back(&p.bv);
+        let _ = p.a.rx_stop(&p.av);
+        let _ = p.b.rx_stop(&p.bv);
+        assert!(p.b.poll_done(&p.bv).unwrap().is_some());
+        p.a.peer_done().unwrap();
+        cut(&mut p);
+        assert_eq!(p.path(500), TxPath::Wait);
+        p.a.tx_final(&p.av);
+        assert_eq!(p.path(500), TxPath::Rest(10));
     });
 }
 

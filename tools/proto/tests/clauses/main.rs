@@ -18,6 +18,7 @@ mod messages;
 mod pool;
 mod records;
 mod streams;
+mod tcp;
 mod violations;
 
 /// `n` cases, or as many as PROPTEST_CASES says.
