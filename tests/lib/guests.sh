@@ -18,16 +18,21 @@ start() { # start FILE GUEST CMD...
 	started=$!
 }
 
-# Waits until a file has a line that matches.
-wait_for() { # wait_for FILE PATTERN SECONDS
-	local end=$((SECONDS + $3))
-	until grep -q -E "$2" "$1" 2>/dev/null; do
-		[ $SECONDS -lt $end ] || die "no '$2' in $1 within $3 s: $(tail -n 1 "$1")"
-		sleep 0.05
-	done
+# Waits until a file has so many lines that match.
+wait_for() { # wait_for FILE PATTERN SECONDS [LINES]
+	local lines follower found=yes
+	exec {lines}< <(exec tail -n +1 -F -- "$1" 2>/dev/null)
+	follower=$!
+	timeout "$3" grep -m "${4:-1}" -E -- "$2" <&"$lines" >"$out/wait-$FGDP_LAB" || found=no
+	exec {lines}<&-
+	kill "$follower" 2>/dev/null || :
+	# grep succeeds with fewer lines if it is stopped.
+	if [ $found = no ] || [ "$(wc -l <"$out/wait-$FGDP_LAB")" -lt "${4:-1}" ]; then
+		die "no '$2' in $1 within $3 s: $(tail -n 1 "$1")"
+	fi
 }
 
-# Repeats a command until it succeeds.
+# Repeats a command until it succeeds: for what is to be seen in a guest, of which nobody tells.
 until_ok() { # until_ok SECONDS CMD...
 	local end=$((SECONDS + $1)) seconds=$1
 	shift
