@@ -4,7 +4,7 @@
 
 # True for what is named as this checkout would name it now.
 cache_is_current() { # cache_is_current NAME
-	local release=*
+	local release='*'
 	if [ -e "$(toolbox_path)/etc/fgdp-toolbox" ]; then
 		release=$(. "$(toolbox_path)/etc/fgdp-toolbox" && echo "$KERNEL_RELEASE")
 	fi
