@@ -479,6 +479,24 @@ impl Mapping {
         n
     }
 
+    /// Whether the `len` bytes from `at` on, or as many as there are, are zero. Both are multiples of 8.
+    pub fn is_zero(&self, at: usize, len: usize) -> bool {
+        let end = at.saturating_add(len).min(self.len);
+        (at..end).step_by(8).all(|at| {
+            // SAFETY: Within the mapping, whose length is a multiple of a page, and aligned. Others may write meanwhile.
+            unsafe { self.start.add(at).cast::<u64>().read_volatile() == 0 }
+        })
+    }
+
+    /// The word at offset `at`, which is aligned; beyond the end, 0.
+    pub fn word(&self, at: usize) -> u32 {
+        if at % 4 != 0 || self.len < 4 || at > self.len - 4 {
+            return 0;
+        }
+        // SAFETY: Within the mapping and aligned. Others may write meanwhile.
+        unsafe { self.start.add(at).cast::<u32>().read_volatile() }
+    }
+
     /// Writes a word at offset `at`, which is aligned; beyond the end, nothing.
     pub fn write(&self, at: usize, value: u32) {
         if at % 4 == 0 && at + 4 <= self.len {
