@@ -49,13 +49,15 @@ pub enum Input {
     OpenLost,
     /// The host's answer to CLOSE.
     CloseReply(Status),
-    /// CLOSE was not answered.
+    /// CLOSE was not answered. The round ends when the peer has closed; if the
+    /// OPEN was not answered either, nobody knows whether there is a round, and
+    /// only the device's reset helps.
     CloseLost,
     /// The channel has to end: the peer broke a rule, events were lost
     /// ([`Reason::Host`]), or this side goes. After
     /// [`Reason::Unload`] it does not open again.
     End(Reason),
-    /// The channel did not come up in time (C-7), or a lost CLOSE did not end it.
+    /// The channel did not come up in time (C-7).
     Timeout,
 }
 
@@ -134,8 +136,6 @@ pub struct Channel {
     /// Calls that the host has not answered.
     open_pending: u32,
     close_pending: u32,
-    /// A CLOSE of this round was not answered, and no later one was.
-    close_lost: bool,
     want: bool,
     stopped: bool,
 }
@@ -157,7 +157,6 @@ impl Channel {
             early: None,
             open_pending: 0,
             close_pending: 0,
-            close_lost: false,
             want: false,
             stopped: false,
         }
@@ -183,12 +182,6 @@ impl Channel {
     /// runs a timer meanwhile.
     pub fn is_opening(&self) -> bool {
         matches!(self.own, Side::Opening | Side::Open) && !self.is_up()
-    }
-
-    /// True if a CLOSE was not answered and the round goes on: the caller feeds
-    /// [`Input::Timeout`] now and then, which calls CLOSE again.
-    pub fn is_closing(&self) -> bool {
-        self.own == Side::Closed && self.close_lost && !self.is_pending()
     }
 
     /// True if the peer closed in this round: heads of carried connections are
@@ -246,9 +239,7 @@ impl Channel {
             Input::CloseLost => self.close_reply(None, &mut out),
             Input::End(reason) => self.end(reason, &mut out),
             Input::Timeout => {
-                if self.is_closing() {
-                    self.call_close(Reason::Timeout, &mut out);
-                } else if !self.is_up() {
+                if !self.is_up() {
                     self.end(Reason::Timeout, &mut out);
                 }
             }
@@ -294,7 +285,6 @@ impl Channel {
         self.own = Side::Out;
         self.peer = Side::Out;
         self.next = Side::Out;
-        self.close_lost = false;
         self.want = false;
         self.generation = ready;
         match (self.early, ready) {
@@ -417,18 +407,9 @@ impl Channel {
 
     fn close_reply(&mut self, status: Option<Status>, out: &mut Actions) {
         self.close_pending = self.close_pending.saturating_sub(1);
-        let last = self.own == Side::Closed && self.close_pending == 0;
-        let no_round = match status {
-            Some(Status::NoPeer) => true,
-            // After a lost CLOSE this is what the host says if it has done that one.
-            Some(Status::State) => !self.close_lost,
-            _ => false,
-        };
-        if last {
-            self.close_lost = status.is_none();
-        }
-        if last && no_round {
-            // The host knows of no round: OPEN was refused, or the peer is gone.
+        let no_round = matches!(status, Some(Status::State | Status::NoPeer));
+        if self.own == Side::Closed && no_round && self.close_pending == 0 {
+            // The host knows of no round: OPEN was not done, or the peer is gone.
             self.peer = Side::Closed;
         }
         self.finish(out);
@@ -443,7 +424,6 @@ impl Channel {
         }
         self.own = Side::Out;
         self.peer = Side::Out;
-        self.close_lost = false;
         out.push(Action::Reclaim);
         match core::mem::replace(&mut self.next, Side::Out) {
             Side::Open => self.on_peer_opened(out),

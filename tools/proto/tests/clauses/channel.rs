@@ -18,6 +18,9 @@ enum Step {
     Timeout(usize),
     Reboot(usize),
     Lose(usize),
+    /// The oldest call that is not answered is given up: its answer is lost, or
+    /// it has not come to the host yet.
+    GiveUp(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -36,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => who().prop_map(Step::Timeout),
         1 => who().prop_map(Step::Reboot),
         1 => who().prop_map(Step::Lose),
+        2 => who().prop_map(Step::GiveUp),
     ]
 }
 
@@ -61,7 +65,10 @@ struct Guest {
     epoch: u32,
     /// Looks at the peer's lanes, in those epochs of both areas.
     reading: Option<(u32, u32)>,
-    calls: VecDeque<Call>,
+    /// OPEN was given up, and the round has not ended since.
+    open_lost: bool,
+    /// With true: given up.
+    calls: VecDeque<(Call, bool)>,
     replies: VecDeque<Input>,
     events: VecDeque<Event>,
 }
@@ -78,6 +85,7 @@ impl Guest {
             },
             epoch: generation * 1000,
             reading: None,
+            open_lost: false,
             calls: VecDeque::new(),
             replies: VecDeque::new(),
             events: VecDeque::new(),
@@ -88,6 +96,8 @@ impl Guest {
 struct World {
     guests: [Guest; 2],
     pair: Pair,
+    /// Calls were given up.
+    lossy: bool,
 }
 
 const MEMBER: [Member; 2] = [Member::First, Member::Second];
@@ -97,6 +107,7 @@ impl World {
         let mut w = World {
             guests: [Guest::new(1), Guest::new(1)],
             pair: Pair::new(),
+            lossy: false,
         };
         w.read_directory(0);
         w.read_directory(1);
@@ -131,10 +142,10 @@ impl World {
                     reason: Reason::None,
                 };
             }
-            Action::CallOpen { generation } => g.calls.push_back(Call::Open(generation)),
+            Action::CallOpen { generation } => g.calls.push_back((Call::Open(generation), false)),
             Action::CallClose { generation, reason } => {
                 assert!(g.reading.is_none(), "closed while reading");
-                g.calls.push_back(Call::Close(generation, reason));
+                g.calls.push_back((Call::Close(generation, reason), false));
             }
             Action::PeerReady => {}
             Action::Up => {
@@ -156,6 +167,7 @@ impl World {
             }
             Action::Reclaim => {
                 assert!(peer_reading.is_none(), "frames taken from the reader");
+                g.open_lost = false;
             }
         }
     }
@@ -167,7 +179,7 @@ impl World {
     }
 
     fn host(&mut self, i: usize) {
-        let Some(call) = self.guests[i].calls.pop_front() else {
+        let Some((call, given_up)) = self.guests[i].calls.pop_front() else {
             return;
         };
         let own = self.guests[i].generation;
@@ -187,12 +199,48 @@ impl World {
                 Err(status) => (Input::CloseReply(status), None),
             },
         };
-        self.guests[i].replies.push_back(reply);
+        if !given_up {
+            self.guests[i].replies.push_back(reply);
+        }
         self.guests[1 - i].events.extend(event);
+    }
+
+    fn give_up(&mut self, i: usize) {
+        let g = &mut self.guests[i];
+        let next = g.replies.front().copied().or_else(|| {
+            let (call, _) = g.calls.iter().find(|(_, given_up)| !given_up)?;
+            Some(match call {
+                Call::Open(_) => Input::OpenLost,
+                Call::Close(..) => Input::CloseLost,
+            })
+        });
+        let open = matches!(next, Some(Input::OpenReply(_) | Input::OpenLost));
+        if !open && g.open_lost {
+            // It has no host then.
+            return;
+        }
+        g.open_lost |= open;
+        let lost = match g.replies.pop_front() {
+            Some(Input::OpenReply(_)) => Input::OpenLost,
+            Some(_) => Input::CloseLost,
+            None => match g.calls.iter_mut().find(|(_, given_up)| !given_up) {
+                Some((call, given_up)) => {
+                    *given_up = true;
+                    match call {
+                        Call::Open(_) => Input::OpenLost,
+                        Call::Close(..) => Input::CloseLost,
+                    }
+                }
+                None => return,
+            },
+        };
+        self.lossy = true;
+        self.feed(i, lost);
     }
 
     fn step(&mut self, step: Step) {
         match step {
+            Step::GiveUp(i) => self.give_up(i),
             Step::Want(i) => self.feed(i, Input::Want),
             Step::Host(i) => self.host(i),
             Step::Reply(i) => {
@@ -233,6 +281,22 @@ impl World {
         }
     }
 
+    /// Everything that is on its way arrives, and who waits for the other side is
+    /// told when it has waited enough.
+    fn settle_in_time(&mut self) {
+        for _ in 0..20 {
+            self.settle();
+            let waits = [0, 1].map(|i| self.guests[i].channel.is_opening());
+            if waits == [false; 2] {
+                return;
+            }
+            for i in (0..2).filter(|&i| waits[i]) {
+                self.step(Step::Timeout(i));
+            }
+        }
+        panic!("waits for ever");
+    }
+
     /// Everything that is on its way arrives.
     fn settle(&mut self) {
         for _ in 0..100 {
@@ -264,6 +328,9 @@ fn run(steps: &[Step]) {
             continue;
         }
         w.step(step);
+    }
+    if w.lossy {
+        w.settle_in_time();
     }
     w.settle();
     let up = [0, 1].map(|i| w.guests[i].channel.is_up());
@@ -323,4 +390,123 @@ fn c_6_nothing_is_called_for_a_generation_that_is_gone() {
     let stale = Input::PeerOpened { generation: 1 };
     assert!(c.handle(stale).is_empty());
     assert!(c.is_opening() && !c.takes_frames());
+}
+
+fn ready(generation: u32) -> Input {
+    let state = PeerState::Ready;
+    Input::Directory { state, generation }
+}
+
+/// Feeds a channel to a peer of generation 1, which wants to open, and compares
+/// what comes back.
+fn script(steps: &[(Input, &[Action])]) -> Channel {
+    let mut c = Channel::new();
+    assert!(c.handle(ready(1)).is_empty());
+    let open = [Action::Prepare, Action::CallOpen { generation: 1 }];
+    let want = (Input::Want, &open[..]);
+    for (n, &(input, actions)) in [want].iter().chain(steps).enumerate() {
+        let got: Vec<_> = c.handle(input).iter().collect();
+        assert_eq!(got, actions, "step {n}: {input:?}");
+    }
+    c
+}
+
+const CLOSED: Input = Input::PeerClosed {
+    generation: 1,
+    reason: Reason::None,
+};
+
+fn close(reason: Reason) -> Action {
+    Action::CallClose {
+        generation: 1,
+        reason,
+    }
+}
+
+#[test]
+fn c_7_a_side_that_alone_opened_gives_up_in_time() {
+    let c = script(&[
+        (Input::OpenReply(Status::Ok), &[]),
+        (
+            Input::Timeout,
+            &[Action::Down(Reason::Timeout), close(Reason::Timeout)],
+        ),
+        // The round ends when the other side has closed too.
+        (Input::Timeout, &[]),
+        (Input::CloseReply(Status::Ok), &[]),
+        (CLOSED, &[Action::Reclaim]),
+    ]);
+    assert!(c.is_quiet());
+    // A channel that is up has nothing to wait for.
+    let opened = Input::PeerOpened { generation: 1 };
+    script(&[
+        (Input::OpenReply(Status::Ok), &[]),
+        (opened, &[Action::PeerReady, Action::Up]),
+        (Input::Timeout, &[]),
+    ]);
+    // Between guests, one of which is deaf for a while.
+    let mut w = World::new();
+    w.step(Step::Want(0));
+    w.step(Step::Host(0));
+    w.step(Step::Reply(0));
+    assert!(w.guests[0].channel.is_opening());
+    w.step(Step::Timeout(0));
+    w.settle();
+    assert!(w.guests.iter().all(|g| g.channel.is_quiet()));
+    assert_eq!(w.guests[0].hdr.reason, Reason::Timeout);
+    w.step(Step::Want(1));
+    w.settle();
+    assert!(w.guests.iter().all(|g| g.channel.is_up()));
+}
+
+#[test]
+fn c_9_an_open_without_an_answer_is_followed_by_close() {
+    let c = script(&[
+        (
+            Input::OpenLost,
+            &[Action::Down(Reason::Host), close(Reason::Host)],
+        ),
+        // The host had not done it.
+        (Input::CloseReply(Status::State), &[Action::Reclaim]),
+    ]);
+    assert!(c.is_quiet());
+    // The call comes to the host when this side has given it up.
+    let mut w = World::new();
+    w.step(Step::Want(0));
+    w.step(Step::GiveUp(0));
+    w.settle();
+    assert!(w.guests.iter().all(|g| g.channel.is_quiet()));
+    w.step(Step::Want(0));
+    w.settle();
+    assert!(w.guests.iter().all(|g| g.channel.is_up()));
+}
+
+#[test]
+fn c_9_an_open_that_the_host_finds_done_is_followed_by_close() {
+    let c = script(&[
+        (
+            Input::OpenReply(Status::State),
+            &[Action::Down(Reason::PeerClosed), close(Reason::PeerClosed)],
+        ),
+        (Input::CloseReply(Status::Ok), &[]),
+        (CLOSED, &[Action::Reclaim]),
+    ]);
+    assert!(c.is_quiet());
+}
+
+#[test]
+fn c_9_after_a_close_without_an_answer_the_peers_is_awaited() {
+    let lost: [(Input, &[Action]); 3] = [
+        (Input::OpenReply(Status::Ok), &[]),
+        (
+            Input::End(Reason::BadLane),
+            &[Action::Down(Reason::BadLane), close(Reason::BadLane)],
+        ),
+        (Input::CloseLost, &[]),
+    ];
+    // The peer may read until it has closed.
+    let c = script(&lost);
+    assert!(!c.is_quiet());
+    let closed: [(Input, &[Action]); 1] = [(CLOSED, &[Action::Reclaim])];
+    assert!(script(&[&lost[..], &closed].concat()).is_quiet());
 }
