@@ -15,10 +15,10 @@ use loom::thread;
 
 use crate::memory::{base, explore, slot, view, Group, SLOT};
 
-const ID: u32 = 1 << 16;
+pub const ID: u32 = 1 << 16;
 /// Frames of member 1 behind its tables.
 const PFN: u32 = ((10 << 20) >> FRAME_SHIFT) as u32;
-const SMALL: Ring = Ring {
+pub const SMALL: Ring = Ring {
     pfn: PFN,
     frames: 4,
 };
@@ -30,7 +30,7 @@ const LARGE: Ring = Ring {
 /// The words that a test about one direction, from member 1 to member 2, moves;
 /// `bytes` are offsets of stream bytes. The entry is as `init_entry` left it, and
 /// the data event is `armed`.
-fn words(armed: u32, bytes: &[u64]) -> Vec<(u64, u32)> {
+pub fn words(armed: u32, bytes: &[u64]) -> Vec<(u64, u32)> {
     let tx = base(1) + conn_entry(ID);
     let rx = base(2) + conn_entry(ID);
     let mut words = vec![
@@ -57,7 +57,7 @@ fn connection(slot: &crate::memory::Slot) -> Conn {
     conn
 }
 
-fn accepted() -> Accepted {
+pub fn accepted() -> Accepted {
     let mut accepted = Accepted::new(base(1), SLOT, 8);
     accepted
         .insert(Extent {
@@ -69,7 +69,7 @@ fn accepted() -> Accepted {
     accepted
 }
 
-fn tell(bell: &Notify, send: Send) {
+pub fn tell(bell: &Notify, send: Send) {
     if send.ready {
         bell.notify();
     }

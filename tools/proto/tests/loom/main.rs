@@ -8,6 +8,7 @@
 #![cfg(loom)]
 #![allow(missing_docs)]
 
+mod carried;
 mod connections;
 mod directory;
 mod lanes;
