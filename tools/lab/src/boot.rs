@@ -43,7 +43,7 @@ echo lab-probe-ok >/dev/console
 /// A kernel image.
 pub fn kernel_image(kernel: Kernel) -> Result<PathBuf> {
     match kernel {
-        Kernel::Stock => {
+        Kernel::Stock | Kernel::Amd64 => {
             let release =
                 env::var("FGDP_KERNEL").context("FGDP_KERNEL is not set: call tools/lab/lab")?;
             ["/usr/lib/modules", "/lib/modules"]

@@ -115,10 +115,16 @@ fn build(paths: &Paths, options: &UpOptions) -> Result<()> {
         command
             .current_dir(&paths.checkout)
             .stdout(File::create(paths.checkout.join("build/modules.log"))?);
-        if options.kernel == Kernel::Debug {
-            let dir = std::env::var("FGDP_DEBUG_KBUILD")
-                .context("FGDP_DEBUG_KBUILD is not set: call tools/lab/lab")?;
-            command.arg(format!("KDIR={dir}"));
+        match options.kernel {
+            Kernel::Stock => (),
+            Kernel::Amd64 => {
+                command.arg("amd64");
+            }
+            Kernel::Debug => {
+                let dir = std::env::var("FGDP_DEBUG_KBUILD")
+                    .context("FGDP_DEBUG_KBUILD is not set: call tools/lab/lab")?;
+                command.arg(format!("KDIR={dir}"));
+            }
         }
         if !command
             .status()

@@ -216,7 +216,7 @@ fn module(paths: &Paths, options: &UpOptions) -> Result<String> {
         return Ok(full.display().to_string());
     }
     let variable = match options.kernel {
-        Kernel::Stock => "FGDP_KERNEL",
+        Kernel::Stock | Kernel::Amd64 => "FGDP_KERNEL",
         Kernel::Debug => "FGDP_DEBUG_RELEASE",
     };
     let release =

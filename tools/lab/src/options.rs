@@ -14,7 +14,7 @@ pub struct UpOptions {
     /// Number of guests
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub guests: u8,
-    /// The stock Debian kernel, or a small one with the kernel's own checks
+    /// The stock Debian kernel for virtual machines, that for any machine, or a small one with the kernel's own checks
     #[arg(long, value_enum, default_value = "stock")]
     pub kernel: Kernel,
     /// Virtual CPUs of each guest
@@ -64,6 +64,7 @@ pub struct UpOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Kernel {
     Stock,
+    Amd64,
     Debug,
 }
 
