@@ -7,7 +7,7 @@
 use crate::channel::Channel;
 use crate::device::{Device, ACCEPT};
 use crate::port;
-use crate::proto::wire::{Kind, Msg, Refusal};
+use crate::proto::wire::{Carry, Kind, Msg, Refusal};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
@@ -16,18 +16,29 @@ use kernel::workqueue::{impl_has_work, WorkItem};
 /// CONNECTs of one peer that may wait. More than the longest accept queue are refused anyway.
 const MAX_CONNECTS: i32 = 4096;
 
-/// A CONNECT that waits for process context.
+/// A CONNECT or CARRY that waits for process context.
 pub(crate) struct Connect {
     /// From whom.
     pub(crate) channel: Arc<Channel>,
     /// The peer's connection id.
     pub(crate) peer_conn: u32,
-    /// The peer's port.
-    pub(crate) src_port: u32,
-    /// The port that it wants.
-    pub(crate) dst_port: u32,
-    /// What it wants to carry.
-    pub(crate) kind: Kind,
+    /// What it wants.
+    pub(crate) what: What,
+}
+
+/// What a peer wants.
+pub(crate) enum What {
+    /// A connection.
+    Connect {
+        /// The peer's port.
+        src_port: u32,
+        /// The port that it wants.
+        dst_port: u32,
+        /// What it wants to send.
+        kind: Kind,
+    },
+    /// To carry a TCP connection.
+    Carry(Carry),
 }
 
 impl_has_work! {
@@ -69,6 +80,15 @@ impl Device {
         }
     }
 
+    /// As [`Device::queue_connect`], for a CARRY.
+    pub(crate) fn queue_carry(self: &Arc<Self>, channel: &Arc<Channel>, carry: Carry) {
+        self.queue_connect(Connect {
+            channel: channel.clone(),
+            peer_conn: carry.peer_conn,
+            what: What::Carry(carry),
+        });
+    }
+
     /// Answers a CONNECT or a CARRY with REFUSE.
     pub(crate) fn refuse(self: &Arc<Self>, channel: &Channel, peer_conn: u32, error: Refusal) {
         self.counters.refusals.add(1, Relaxed);
@@ -83,7 +103,21 @@ impl Device {
         if connect.channel.is_dead() {
             return;
         }
-        match self.try_accept(connect) {
+        let (src_port, dst_port, kind) = match connect.what {
+            What::Connect {
+                src_port,
+                dst_port,
+                kind,
+            } => (src_port, dst_port, kind),
+            What::Carry(carry) => {
+                match self.stack.inet() {
+                    Some(inet) => inet.on_carry(self, &connect.channel, &carry),
+                    None => self.refuse(&connect.channel, connect.peer_conn, Refusal::Policy),
+                }
+                return;
+            }
+        };
+        match self.try_accept(connect, src_port, dst_port, kind) {
             Ok(()) => self.counters.accepts.add(1, Relaxed),
             Err(Some(error)) => self.refuse(&connect.channel, connect.peer_conn, error),
             Err(None) => {}
@@ -91,17 +125,23 @@ impl Device {
     }
 
     /// Finds the listener and gives it the connection. An error of `None`: there is nobody to answer.
-    fn try_accept(self: &Arc<Self>, connect: &Connect) -> Result<(), Option<Refusal>> {
+    fn try_accept(
+        self: &Arc<Self>,
+        connect: &Connect,
+        src_port: u32,
+        dst_port: u32,
+        kind: Kind,
+    ) -> Result<(), Option<Refusal>> {
         let channel = &connect.channel;
-        let listener = port::listener(&self.stack, connect.dst_port).ok_or(Refusal::Refused)?;
-        if listener.kind != connect.kind {
+        let listener = port::listener(&self.stack, dst_port).ok_or(Refusal::Refused)?;
+        if listener.kind != kind {
             return Err(Some(Refusal::Type));
         }
         if !listener.has_room() {
             return Err(Some(Refusal::Backlog));
         }
         let conn = self
-            .add_connection(channel, connect.kind, connect.dst_port, connect.src_port)
+            .add_connection(channel, kind, dst_port, src_port, None)
             .map_err(|_| Refusal::NoMem)?;
         if let Err(reason) = conn.accept(connect.peer_conn) {
             self.break_channel(channel, reason);

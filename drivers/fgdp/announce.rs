@@ -62,8 +62,8 @@ impl Device {
                 return;
             };
             match self.status(&Request::AddrAdd(*addr)) {
-                Status::Ok => *place = Some(*addr),
-                Status::NotAllowed => self.counters.addr_refused.add(1, Relaxed),
+                Some(Status::Ok) => *place = Some(*addr),
+                Some(Status::NotAllowed) => self.counters.addr_refused.add(1, Relaxed),
                 _ => {}
             }
         }

@@ -8,19 +8,22 @@
 //! [`Connection::close`].
 //!
 //! Lock order: `tx` or `rx` (they sleep; one direction's callers), then `state`, then
-//! `Channel::accepted`. `sock` is innermost. Messages are sent without any of these but `tx`/`rx`.
+//! `Channel::accepted`. `user` is innermost. Messages are sent without any of these but `tx`/`rx`.
 
+mod carried;
 mod events;
 mod post;
+mod user;
 
 pub(crate) use post::pending;
+pub(crate) use user::User;
 
 use crate::addr::{Addr, GuestId};
 use crate::channel::Channel;
 use crate::device::Device;
-use crate::family::{AfFgdp, FgdpRef};
+use crate::family::AfFgdp;
 use crate::proto::mem::View;
-use crate::proto::stream::Conn;
+use crate::proto::stream::{Conn, Endpoint};
 use crate::proto::wire::{Kind, Reason};
 use crate::spin::Spin;
 use crate::sys::lock::{new_bhlock, BhLock};
@@ -77,6 +80,7 @@ pub(crate) struct Connection {
     kind: Kind,
     local_port: u32,
     remote_port: u32,
+    endpoint: Option<Endpoint>,
     /// Serialises senders; held while copying from user memory.
     #[pin]
     pub(crate) tx: Mutex<()>,
@@ -86,7 +90,7 @@ pub(crate) struct Connection {
     #[pin]
     state: BhLock<State>,
     #[pin]
-    sock: BhLock<Option<FgdpRef>>,
+    user: BhLock<Option<User>>,
     pending: Atomic<u32>,
     /// Serialises who sends what is pending: DONE must not overtake ACCEPT. Outside the lane's lock.
     #[pin]
@@ -112,9 +116,14 @@ impl Connection {
         kind: Kind,
         local_port: u32,
         remote_port: u32,
+        endpoint: Option<Endpoint>,
     ) -> Result<Arc<Self>> {
+        let proto = match endpoint {
+            Some(_) => Conn::new_carried(id),
+            None => Conn::new(id, kind),
+        };
         let state = State {
-            proto: Conn::new(id, kind),
+            proto,
             phase: Phase::Opening,
             opened: false,
             closed: false,
@@ -131,10 +140,11 @@ impl Connection {
                 kind,
                 local_port,
                 remote_port,
+                endpoint,
                 tx <- new_mutex!((), "fgdp_tx"),
                 rx <- new_mutex!((), "fgdp_rx"),
                 state <- new_bhlock!(state, "fgdp_conn"),
-                sock <- new_bhlock!(None, "fgdp_conn_sock"),
+                user <- new_bhlock!(None, "fgdp_conn_user"),
                 pending: Atomic::new(0),
                 sending <- new_bhlock!((), "fgdp_conn_sending"),
                 wants_frames: Atomic::new(false),
@@ -289,9 +299,20 @@ impl Connection {
         Errno::ConnReset.into()
     }
 
+    /// How long a call looks before it sleeps, in microseconds.
+    pub(crate) fn spin_usec(&self) -> u32 {
+        self.device.stack.spin_usec
+    }
+
+    /// Makes `user` the one that is woken and told.
+    pub(crate) fn serve(&self, user: User) {
+        let old = self.user.lock().replace(user);
+        drop(old);
+    }
+
     /// Makes `sk` the one that is woken.
     pub(crate) fn attach(&self, sk: &Sock<AfFgdp>) {
-        let old = self.sock.lock().replace(ARef::from(sk));
+        let old = self.user.lock().replace(User::Fgdp(ARef::from(sk)));
         drop(old);
         // The peer may have died before there was a socket to tell.
         let error = self.state.lock().error.take();
@@ -301,8 +322,8 @@ impl Connection {
         }
     }
 
-    fn socket(&self) -> Option<FgdpRef> {
-        self.sock.lock().clone()
+    fn user(&self) -> Option<User> {
+        self.user.lock().clone()
     }
 
     /// Ends the connection for its user with `error`: refused, reset, channel gone. Any context.
@@ -312,16 +333,13 @@ impl Connection {
             return;
         }
         state.phase = Phase::Dead;
-        let sock = self.sock.lock().clone();
-        if sock.is_none() {
+        let user = self.user();
+        if user.is_none() {
             state.error = Some(error);
         }
         drop(state);
-        if let Some(sk) = sock {
-            sk.set_state(TCP_CLOSE);
-            sk.report_error(error);
-            sk.state_change();
-            sk.write_space();
+        if let Some(user) = user {
+            user.died(error);
         }
     }
 
@@ -334,7 +352,7 @@ impl Connection {
     /// The user is gone. Unread bytes, or `reset`, abort; else what was sent is still delivered.
     pub(crate) fn close(&self, reset: bool) {
         let unread = self.readable() > 0;
-        let sock = self.sock.lock().take();
+        let user = self.user.lock().take();
         let view = self.view();
         let mut state = self.state.lock();
         if !state.closed {
@@ -357,7 +375,7 @@ impl Connection {
             self.notify_space(Ok(space));
             self.advance_close();
         }
-        drop(sock);
+        drop(user);
     }
 
     /// Says DONE when that is possible, forgets the connection when both sides did. Any context.
@@ -416,9 +434,8 @@ impl Connection {
 
     /// Wakes the socket, for whatever reason it sleeps.
     pub(crate) fn wake(&self) {
-        if let Some(sk) = self.socket() {
-            sk.data_ready();
-            sk.write_space();
+        if let Some(user) = self.user() {
+            user.wake();
         }
     }
 

@@ -127,13 +127,13 @@ impl Device {
         result
     }
 
-    /// Makes a call that has no answer but its status.
-    pub(crate) fn status(&self, request: &Request<'_>) -> Status {
+    /// Makes a call that has no answer but its status. `None`: no answer came, and the host may do the
+    /// call or not.
+    pub(crate) fn status(&self, request: &Request<'_>) -> Option<Status> {
         match self.call(request) {
-            Ok(()) => Status::Ok,
-            Err(CallError::Status(status)) => status,
-            // No answer: as if the host knew nothing of it.
-            Err(_) => Status::NoPeer,
+            Ok(()) => Some(Status::Ok),
+            Err(CallError::Status(status)) => Some(status),
+            Err(_) => None,
         }
     }
 
@@ -172,7 +172,8 @@ impl Device {
         };
         let waited = task::clock_ns().saturating_sub(peer.since) / 1_000_000;
         // Not one that was opened anew meanwhile.
-        if peer.chan.is_opening() && waited >= u64::from(CHANNEL_TIMEOUT_MS) {
+        let late = peer.chan.is_opening() && waited >= u64::from(CHANNEL_TIMEOUT_MS);
+        if late || peer.chan.is_closing() {
             self.feed(ctl, slot, Input::Timeout);
         }
     }
@@ -287,9 +288,10 @@ impl Device {
                     peer_generation: generation,
                     reason: Reason::None,
                 };
-                Some(Input::OpenReply(
-                    self.status(&Request::ChannelOpen(channel)),
-                ))
+                Some(match self.status(&Request::ChannelOpen(channel)) {
+                    Some(status) => Input::OpenReply(status),
+                    None => Input::OpenLost,
+                })
             }
             Action::CallClose { generation, reason } => {
                 let channel = wire::Channel {
@@ -297,9 +299,10 @@ impl Device {
                     peer_generation: generation,
                     reason,
                 };
-                Some(Input::CloseReply(
-                    self.status(&Request::ChannelClose(channel)),
-                ))
+                Some(match self.status(&Request::ChannelClose(channel)) {
+                    Some(status) => Input::CloseReply(status),
+                    None => Input::CloseLost,
+                })
             }
             Action::PeerReady => {
                 let Some(channel) = state.channel.clone() else {
@@ -336,6 +339,9 @@ impl Device {
                 None
             }
             Action::Reclaim => {
+                // Both sides closed, or the generation that might have said more is gone.
+                let known = state.chan.peer_closed() && state.chan.generation().is_some();
+                self.settle(slot, known);
                 self.reclaim(slot);
                 None
             }
@@ -398,6 +404,7 @@ impl Device {
             channel.kill(reason);
             channel.silence();
             self.each_connection(&channel, |conn| {
+                conn.cut();
                 conn.die(Errno::ConnReset.into());
                 conn.quiesce();
             });
@@ -425,7 +432,7 @@ impl Device {
             extent: extent.id,
             ranges,
         };
-        if self.status(&Request::Frames(frames)) != Status::Ok {
+        if self.status(&Request::Frames(frames)) != Some(Status::Ok) {
             self.pool.lock().refused(p.slot, extent.id);
         }
     }

@@ -17,7 +17,7 @@ use crate::peer::Peer;
 use crate::proto::ctrl::{IdSlot, Ids};
 use crate::proto::grant::{FramePool, NoRun, Unit};
 use crate::proto::mem::Mem;
-use crate::proto::stream::Ring;
+use crate::proto::stream::{Endpoint, Ring};
 use crate::proto::wire::{
     Call, CallTable, HostHdr, Kind, Reason, SlotHdr, CONN_INDEX_MASK, MAX_CONNS, MAX_SLOTS,
     RING_MIN_FRAMES,
@@ -328,7 +328,7 @@ impl Device {
         sk: &Sock<AfFgdp>,
     ) -> Result<Arc<Connection>> {
         let channel = self.channel(peer)?;
-        let conn = self.add_connection(&channel, kind, src_port, dst_port)?;
+        let conn = self.add_connection(&channel, kind, src_port, dst_port, None)?;
         conn.attach(sk);
         self.counters.connects.add(1, Relaxed);
         Ok(conn)
@@ -345,6 +345,7 @@ impl Device {
         kind: Kind,
         local_port: u32,
         remote_port: u32,
+        endpoint: Option<Endpoint>,
     ) -> Result<Arc<Connection>> {
         let mut table = self.table.lock();
         // Counted under the lock, as everywhere.
@@ -354,7 +355,7 @@ impl Device {
         let id = table.ids.alloc().ok_or(Errno::NoBufs)?;
         channel.conns.add(1, Relaxed);
         drop(table);
-        let conn = Connection::new(self, channel, id, kind, local_port, remote_port);
+        let conn = Connection::new(self, channel, id, kind, local_port, remote_port, endpoint);
         let mut table = self.table.lock();
         match conn {
             Ok(conn) => {
@@ -376,6 +377,32 @@ impl Device {
                 Err(e)
             }
         }
+    }
+
+    /// Makes a connection that is to carry a TCP connection. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::add_connection`].
+    pub(crate) fn add_carried(
+        self: &Arc<Self>,
+        channel: &Arc<Channel>,
+        ends: Endpoint,
+    ) -> Result<Arc<Connection>> {
+        let (port, peer_port) = (u32::from(ends.port), u32::from(ends.peer_port));
+        self.add_connection(channel, Kind::Stream, port, peer_port, Some(ends))
+    }
+
+    /// Whether the two are one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        core::ptr::eq(self, other)
+    }
+
+    /// Whether the host says that `addr` is the peer's.
+    pub(crate) fn has_address(&self, channel: &Channel, addr: &[u8; 16]) -> bool {
+        let loopback = self.guest_id() == GuestId::LOOPBACK;
+        let peer = self.peer(channel.peering.slot);
+        loopback || peer.is_some_and(|peer| peer.has_address(addr))
     }
 
     /// The connection with own id `id`.
@@ -407,7 +434,8 @@ impl Device {
     /// Both sides are done with `conn`: its id and frames are free. When the channel is dead that is
     /// for [`Device::reclaim`]: the peer may still look.
     pub(crate) fn forget(self: &Arc<Self>, conn: &Connection) {
-        if conn.channel.is_dead() {
+        // Of one that carries TCP the last bytes may still be needed: TCP's side comes back here.
+        if conn.channel.is_dead() || conn.keeps_bytes() {
             return;
         }
         conn.free_rings();
@@ -426,6 +454,19 @@ impl Device {
         }
         drop(table);
         drop(old);
+    }
+
+    /// The channel to `slot` has ended: what its TCP connections have not delivered goes by TCP. `known`: the peer's
+    /// last words can be read. Process context.
+    pub(crate) fn settle(&self, slot: u32, known: bool) {
+        for at in 0..Self::TABLE_LEN {
+            let conn = self.connection_at(at);
+            if let Some(conn) =
+                conn.filter(|c| c.channel.is_dead() && c.channel.peering.slot == slot)
+            {
+                conn.end_carrying(known);
+            }
+        }
     }
 
     /// The peer in `slot` does not look at the own slot any more. Process context.
@@ -548,6 +589,9 @@ impl Device {
     pub(crate) fn stop(self: &Arc<Self>) {
         self.stack.remove(self);
         self.gone.store(true, Release);
+        if let Some(inet) = self.stack.inet() {
+            inet.forget_device(self);
+        }
         self.end_channels();
         self.notify_waiters();
         work::flush_bh();

@@ -73,11 +73,6 @@ impl AfFgdp {
         drop(old);
     }
 
-    /// What all sockets share.
-    pub(crate) fn stack(&self) -> &Stack {
-        &self.stack
-    }
-
     /// Binds to a port of the kernel's choice unless the socket is bound.
     fn autobind(&self) -> Result<u32> {
         if let Some(bound) = &self.inner.lock().bound {
@@ -372,11 +367,25 @@ impl Family for AfFgdp {
 
     fn send(sk: &Sock<Self>, msg: &mut SendMsg<'_>, _len: usize) -> Result<usize> {
         let flags = msg.flags();
-        crate::tx::send(sk, msg).map_err(|e| sk.stream_error(flags, e))
+        if flags & MSG_OOB != 0 {
+            return Err(sk.stream_error(flags, Errno::OpNotSupp.into()));
+        }
+        // As TCP, which has EPIPE for a socket that never was connected.
+        let conn = sk.data().connection();
+        conn.ok_or(EPIPE)
+            .and_then(|conn| crate::tx::send(sk, &conn, msg))
+            .map_err(|e| sk.stream_error(flags, e))
     }
 
     fn recv(sk: &Sock<Self>, msg: &mut RecvMsg<'_>, len: usize, flags: u32) -> Result<usize> {
-        crate::rx::recv(sk, msg, len, flags)
+        if flags & MSG_OOB != 0 {
+            return Err(Errno::OpNotSupp.into());
+        }
+        if flags & MSG_ERRQUEUE != 0 {
+            return Err(EAGAIN);
+        }
+        let conn = sk.data().connection().ok_or(Errno::NotConn)?;
+        crate::rx::recv(sk, &conn, msg, len, flags)
     }
 
     fn inq(sk: &Sock<Self>) -> Result<i32> {

@@ -2,10 +2,10 @@
 
 //! Draining lanes: messages of peers to connections. Runs as bottom half.
 
-use crate::accept::Connect;
+use crate::accept::{Connect, What};
 use crate::channel::Channel;
 use crate::device::Device;
-use crate::proto::wire::{Msg, Reason, Refusal, LANE_MSGS};
+use crate::proto::wire::{Msg, Reason, LANE_MSGS};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
@@ -79,11 +79,13 @@ fn dispatch(device: &Arc<Device>, channel: &Arc<Channel>, msg: &Msg) -> Result<(
         } => device.queue_connect(Connect {
             channel: channel.clone(),
             peer_conn,
-            src_port,
-            dst_port,
-            kind,
+            what: What::Connect {
+                src_port,
+                dst_port,
+                kind,
+            },
         }),
-        Msg::Carry(carry) => device.refuse(channel, carry.peer_conn, Refusal::Policy),
+        Msg::Carry(carry) => device.queue_carry(channel, carry),
         Msg::Accept { conn, peer_conn } => {
             if let Some(conn) = find(conn) {
                 conn.on_accept(peer_conn)?;

@@ -24,6 +24,7 @@ mod conn;
 mod ctl;
 mod device;
 mod family;
+mod inet;
 #[cfg(CONFIG_KUNIT = "y")]
 mod kunit;
 mod lane;
@@ -43,11 +44,14 @@ mod tx;
 
 use device::{Device, Port};
 use family::AfFgdp;
+use inet::Inet;
 use listing::Listings;
 use netlink::Netlink;
 use stack::Stack;
 use sys::net::addr::Watch;
 use sys::net::family::Registration;
+use sys::net::inet::Registration as HookRegistration;
+use sys::sysctl::Sysctl;
 use sys::work::Queues;
 use transport::loopback::Loopback;
 use transport::virtio::{Attach, DoorbellMode, VirtioTransport};
@@ -72,6 +76,10 @@ module! {
             default: 500,
             description: "How long a call looks for the peer's answer before it sleeps, if the last wait was that short, in microseconds",
         },
+        inet: u8 {
+            default: 0,
+            description: "Experimental: TCP connections that shared pages carry: 0 none, 1 to other guests, 2 inside this guest, too; later net.fgdp.inet",
+        },
         doorbell: u8 {
             default: 0,
             description: "How peers are rung: 0 what is present, 1 the ivshmem-doorbell device, 2 the host",
@@ -84,6 +92,7 @@ struct Fgdp {
     _watch: Watch<Stack>,
     _netlink: sys::genl::Registration<Netlink>,
     _listings: Listings,
+    _inet: InetGuard,
     _family: Registration<AfFgdp>,
     _virtio: transport::virtio::Registration<Attacher>,
     _loopback: LoopbackGuard,
@@ -144,6 +153,12 @@ impl kernel::Module for Fgdp {
         let watch = Watch::new(stack.clone())?;
         let listings = Listings::new(&stack)?;
         let netlink = sys::genl::Registration::new(module, Netlink::new(&stack))?;
+        let level = i32::from(*module_parameters::inet.value());
+        if level > INET_MAX {
+            pr_err!("inet={}: give 0, 1 or 2\n", level);
+            return Err(EINVAL);
+        }
+        let inet = InetGuard::new(module, &stack, level)?;
         let family = Registration::new(module, number, stack).inspect_err(|_| {
             pr_err!(
                 "family {} is in use: give another number by the parameter family\n",
@@ -154,11 +169,44 @@ impl kernel::Module for Fgdp {
             _watch: watch,
             _netlink: netlink,
             _listings: listings,
+            _inet: inet,
             _family: family,
             _virtio: virtio,
             _loopback: guard,
             _queues: queues,
         })
+    }
+}
+
+/// The largest value of the setting `inet`.
+const INET_MAX: i32 = 2;
+
+/// Takes the hook out of TCP when dropped.
+struct InetGuard {
+    stack: Arc<Stack>,
+    _sysctl: Sysctl<Inet>,
+    _hook: HookRegistration<Inet>,
+}
+
+impl InetGuard {
+    fn new(module: &'static ThisModule, stack: &Arc<Stack>, level: i32) -> Result<Self> {
+        let inet = Inet::new(stack, level)?;
+        let hook = HookRegistration::new(module, inet.clone()).inspect_err(|_| {
+            pr_err!("the kernel has no tracepoint inet_sock_set_state: FGDP needs one with CONFIG_TRACEPOINTS\n");
+        })?;
+        let sysctl = Sysctl::new(c"net/fgdp", c"inet", level, INET_MAX, inet.clone())?;
+        stack.set_inet(Some(inet));
+        Ok(Self {
+            stack: stack.clone(),
+            _sysctl: sysctl,
+            _hook: hook,
+        })
+    }
+}
+
+impl Drop for InetGuard {
+    fn drop(&mut self) {
+        self.stack.set_inet(None);
     }
 }
 

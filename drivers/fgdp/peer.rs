@@ -54,6 +54,12 @@ impl Peer {
         inner.entry.state == PeerState::Ready && inner.entry.guest_id == guest.0
     }
 
+    /// Whether `addr` is one of its addresses.
+    pub(crate) fn has_address(&self, addr: &[u8; 16]) -> bool {
+        let inner = self.inner.lock();
+        inner.entry.state == PeerState::Ready && inner.entry.addrs().contains(addr)
+    }
+
     /// The channel, while it is up.
     pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
         self.inner.lock().channel.clone().filter(|c| !c.is_dead())

@@ -3,10 +3,13 @@
 //! Which events hold on a connection, and being told when that changes.
 
 use crate::conn::{Connection, Phase};
-use crate::family::AfFgdp;
+use crate::inet::Path;
+use crate::proto::stream::{Source, TxPath};
+use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
-use crate::sys::net::sock::Sock;
+use crate::sys::net::tcp::TcpSock;
 use kernel::sync::atomic::ordering::*;
+use kernel::sync::Arc;
 
 const READABLE: u32 = EPOLLIN | EPOLLRDNORM;
 const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
@@ -17,7 +20,7 @@ const LOOKS: u32 = 4;
 /// The events of `conn`, as TCP would have them; asks to be woken when more data or space comes.
 ///
 /// More data wakes even when there was some: that is an edge for EPOLLET.
-pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
+pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
     match conn.phase() {
         Phase::Opening => return 0,
         Phase::Dead => return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP,
@@ -72,6 +75,71 @@ pub(crate) fn events(sk: &Sock<AfFgdp>, conn: &Connection) -> u32 {
     }
     if more {
         mask |= READABLE;
+    }
+    mask
+}
+
+/// The events of a TCP connection that may be carried: `mask` is TCP's view.
+pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
+    if path.is_plain() {
+        return mask;
+    }
+    let Some(conn) = path.conn().filter(|_| path.is_agreed()) else {
+        return mask;
+    };
+    let down = sk.shutdown_mask();
+    match path.tx_path(sk) {
+        TxPath::Tcp | TxPath::Back => {}
+        TxPath::Ring if down & SEND_SHUTDOWN == 0 => {
+            let look = conn.with(|proto, view| {
+                let size = proto.tx_ring().map_or(0, |r| r.bytes());
+                let free = proto.tx_space(view)?;
+                let enough = size / 4;
+                Ok(size == 0 || free >= enough || proto.arm_space(view, enough)?)
+            });
+            mask &= !WRITABLE;
+            if look.unwrap_or(true) {
+                mask |= WRITABLE;
+            }
+        }
+        TxPath::Ring => {}
+        _ => {
+            path.kick();
+            if down & SEND_SHUTDOWN == 0 {
+                mask &= !WRITABLE;
+            }
+        }
+    }
+    let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
+    for _ in 0..LOOKS {
+        match path.source(sk) {
+            Source::Ring(n) => {
+                let look =
+                    conn.with_rx(|proto, view, _| Ok((proto.arm_data(view)?, proto.rx_fin())));
+                let (more, fin) = look.unwrap_or((true, false));
+                if (n > 0 && n >= low) || fin {
+                    mask |= READABLE;
+                }
+                if fin {
+                    mask |= EPOLLRDHUP;
+                }
+                if !more {
+                    break;
+                }
+            }
+            Source::End => {
+                mask |= READABLE | EPOLLRDHUP;
+                if down & SEND_SHUTDOWN != 0 {
+                    mask |= EPOLLHUP;
+                }
+                break;
+            }
+            Source::Stop | Source::Reset => {
+                path.kick();
+                break;
+            }
+            Source::Tcp | Source::TcpUntil(_) | Source::Back => break,
+        }
     }
     mask
 }

@@ -3,13 +3,12 @@
 //! Receiving: the peer's ring to user memory.
 
 use crate::conn::{Connection, Phase};
-use crate::family::AfFgdp;
 use crate::proto::stream::Spans;
 use crate::proto::wire::{Kind, RECORD_HDR};
+use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::RecvMsg;
-use crate::sys::net::sock::Sock;
 use crate::tx::FAULTS;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
@@ -17,24 +16,18 @@ use kernel::sync::atomic::ordering::*;
 /// Bytes given back at once: the sender gets space while the rest is copied.
 const CHUNK: u32 = 64 << 10;
 
-/// `recvmsg(2)` on `sk`.
+/// `recvmsg(2)` on `sk`, which `conn` belongs to.
 pub(crate) fn recv(
-    sk: &Sock<AfFgdp>,
+    sk: &AnySock,
+    conn: &Connection,
     msg: &mut RecvMsg<'_>,
     len: usize,
     flags: u32,
 ) -> Result<usize> {
-    if flags & MSG_OOB != 0 {
-        return Err(Errno::OpNotSupp.into());
-    }
-    if flags & MSG_ERRQUEUE != 0 {
-        return Err(EAGAIN);
-    }
-    let conn = sk.data().connection().ok_or(Errno::NotConn)?;
     let mut timeo = sk.rcvtimeo(flags & MSG_DONTWAIT != 0);
     match conn.kind() {
-        Kind::Stream => recv_stream(sk, &conn, msg, len, flags, &mut timeo),
-        Kind::SeqPacket => recv_record(sk, &conn, msg, len, flags, &mut timeo),
+        Kind::Stream => recv_stream(sk, conn, msg, len, flags, &mut timeo),
+        Kind::SeqPacket => recv_record(sk, conn, msg, len, flags, &mut timeo),
     }
 }
 
@@ -47,7 +40,7 @@ enum Empty {
 }
 
 /// Says so for a reader that has seen `seen` unread bytes.
-fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Empty {
+fn empty(sk: &AnySock, conn: &Connection, seen: u32) -> Empty {
     if conn.phase() == Phase::Dead {
         return Empty::End;
     }
@@ -69,23 +62,24 @@ fn empty(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32) -> Empty {
 }
 
 /// What a reader gets that read nothing to the end: what killed the connection once, then 0.
-fn end(sk: &Sock<AfFgdp>, conn: &Connection) -> Result<usize> {
+fn end(sk: &AnySock, conn: &Connection) -> Result<usize> {
     if conn.phase() == Phase::Dead {
         sk.take_error()?;
     }
     Ok(0)
 }
 
+/// What to do with the bytes.
 #[derive(Clone, Copy)]
-struct How {
+pub(crate) struct How {
     /// Leave the bytes where they are.
-    peek: bool,
+    pub(crate) peek: bool,
     /// As TCP with `MSG_TRUNC`: the bytes go nowhere.
-    discard: bool,
+    pub(crate) discard: bool,
 }
 
 fn recv_stream(
-    sk: &Sock<AfFgdp>,
+    sk: &AnySock,
     conn: &Connection,
     msg: &mut RecvMsg<'_>,
     len: usize,
@@ -127,7 +121,7 @@ fn recv_stream(
 }
 
 /// Reads what is there, up to `len` bytes; returns how many, and whether there are more.
-fn read(
+pub(crate) fn read(
     conn: &Connection,
     msg: &mut RecvMsg<'_>,
     len: usize,
@@ -202,7 +196,7 @@ fn consume(conn: &Connection, n: u32) -> Result {
 }
 
 fn recv_record(
-    sk: &Sock<AfFgdp>,
+    sk: &AnySock,
     conn: &Connection,
     msg: &mut RecvMsg<'_>,
     len: usize,
@@ -284,7 +278,7 @@ fn try_read_record(
 }
 
 /// Sleeps until more than `seen` bytes can be read, or there is a reason to stop.
-fn wait_data(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32, timeo: &mut isize) -> Result {
+pub(crate) fn wait_data(sk: &AnySock, conn: &Connection, seen: u32, timeo: &mut isize) -> Result {
     if *timeo == 0 {
         return Err(EAGAIN);
     }
@@ -292,10 +286,12 @@ fn wait_data(sk: &Sock<AfFgdp>, conn: &Connection, seen: u32, timeo: &mut isize)
         conn.with_rx(|proto, _, avail| Ok(avail > seen || proto.rx_fin() || proto.rx_reset()))
             .unwrap_or(true)
     };
-    conn.rx_spin.wait(sk, looks_ready, || {
+    conn.rx_spin.wait(sk, conn.spin_usec(), looks_ready, || {
         conn.counters.rx_waits.add(1, Relaxed);
         sk.wait(timeo, || {
-            let stop = conn.phase() == Phase::Dead || sk.shutdown_mask() & RCV_SHUTDOWN != 0;
+            let stop = conn.phase() == Phase::Dead
+                || sk.shutdown_mask() & RCV_SHUTDOWN != 0
+                || sk.err() != 0;
             let armed = conn.with_rx(|proto, view, avail| {
                 let ready = avail > seen || proto.rx_fin() || proto.rx_reset();
                 Ok(ready || proto.arm_data(view)?)

@@ -326,16 +326,31 @@ impl Snapshots for Stats {
     fn get(&self, at: u64) -> Option<StatEntry> {
         let (group, place) = split(at, STATS)?;
         let Some(number) = group.checked_sub(1) else {
+            let inet = self.0.inet();
+            let c = inet.as_ref().map(|inet| &inet.counters);
             let own = [
                 ("family", self.0.family.into()),
-                ("spin_usec", self.0.spin_usec),
+                ("spin_usec", self.0.spin_usec.into()),
+                (
+                    "inet_candidates",
+                    c.map_or(0, |c| count(c.candidates.load(Relaxed))),
+                ),
+                (
+                    "inet_carried",
+                    c.map_or(0, |c| count(c.carried.load(Relaxed))),
+                ),
+                (
+                    "inet_refused",
+                    c.map_or(0, |c| count(c.refused.load(Relaxed))),
+                ),
+                ("inet_back", c.map_or(0, |c| count(c.back.load(Relaxed)))),
             ];
             let (name, value) = *own.get(place)?;
             return Some(StatEntry {
                 device: None,
                 prefix: "",
                 name,
-                value: value.into(),
+                value,
             });
         };
         let (prefix, name, value) = device_stat(&*self.0.device(number)?, place)?;

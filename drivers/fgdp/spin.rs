@@ -8,8 +8,7 @@
 //! one probably is, too. Two sides that answer each other at once so stop sleeping altogether, and a
 //! side that waits for a slow one pays for one look in vain.
 
-use crate::family::AfFgdp;
-use crate::sys::net::sock::Sock;
+use crate::sys::net::anysock::AnySock;
 use crate::sys::task;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
@@ -31,19 +30,19 @@ impl Spin {
         }
     }
 
-    /// Waits until `ready`: looks for a moment if that is worth it, then calls `sleep`.
+    /// Waits until `ready`: looks for `limit` microseconds if that is worth it, then calls `sleep`.
     ///
     /// # Errors
     ///
     /// Those of `sleep`.
     pub(crate) fn wait(
         &self,
-        sk: &Sock<AfFgdp>,
+        sk: &AnySock,
+        limit: u32,
         mut ready: impl FnMut() -> bool,
         sleep: impl FnOnce() -> Result,
     ) -> Result {
         let asked = sk.busy_poll_usec();
-        let limit = sk.data().stack().spin_usec;
         let start = task::clock_ns();
         let end = |usec: u32| start.saturating_add(u64::from(usec).saturating_mul(1000));
         let usec = if asked != 0 {

@@ -4,6 +4,7 @@
 
 use crate::addr::GuestId;
 use crate::device::Device;
+use crate::inet::Inet;
 use crate::peer::Peer;
 use crate::port::Ports;
 use crate::sys::lock::{new_bhlock, BhLock};
@@ -21,6 +22,9 @@ pub(crate) struct Stack {
     pub(crate) spin_usec: u32,
     #[pin]
     pub(crate) ports: BhLock<Ports>,
+    /// The hook into TCP, while it is in place.
+    #[pin]
+    inet: BhLock<Option<Arc<Inet>>>,
     #[pin]
     devices: BhLock<KVVec<Arc<Device>>>,
 }
@@ -34,6 +38,7 @@ impl Stack {
                 family,
                 spin_usec,
                 ports <- new_bhlock!(Ports::new(), "fgdp_ports"),
+                inet <- new_bhlock!(None, "fgdp_inet"),
                 devices <- new_bhlock!(devices, "fgdp_devices"),
             }),
             GFP_KERNEL,
@@ -74,6 +79,33 @@ impl Stack {
             at += 1;
         }
         None
+    }
+
+    /// The device and slot of the peer that has an address. Any context.
+    pub(crate) fn find_address(&self, addr: &[u8; 16]) -> Option<(Arc<Device>, u32)> {
+        let devices = self.devices.lock();
+        devices.iter().find_map(|device| {
+            let peer = device.peers().iter().find(|p| p.has_address(addr))?;
+            Some((device.clone(), peer.number))
+        })
+    }
+
+    /// The device and slot of this guest itself. Any context.
+    pub(crate) fn loopback(&self) -> Option<(Arc<Device>, u32)> {
+        let devices = self.devices.lock();
+        let device = devices.iter().find(|d| d.guest_id() == GuestId::LOOPBACK)?;
+        Some((device.clone(), device.identity.slot))
+    }
+
+    /// The hook into TCP, if it is in place.
+    pub(crate) fn inet(&self) -> Option<Arc<Inet>> {
+        self.inet.lock().clone()
+    }
+
+    /// Puts the hook into TCP in place, or takes it out.
+    pub(crate) fn set_inet(&self, inet: Option<Arc<Inet>>) {
+        let old = core::mem::replace(&mut *self.inet.lock(), inet);
+        drop(old);
     }
 
     /// Whether `guest` names this guest in one of its groups.

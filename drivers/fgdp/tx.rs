@@ -3,13 +3,11 @@
 //! Sending: user memory to the own ring.
 
 use crate::conn::{Connection, Phase};
-use crate::family::AfFgdp;
 use crate::proto::stream::{Conn, Ring, Spans};
 use crate::proto::wire::{Kind, FRAME_SHIFT, RECORD_HDR, RING_MAX_FRAMES, RING_MIN_FRAMES};
+use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
-use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::SendMsg;
-use crate::sys::net::sock::Sock;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 
@@ -17,20 +15,15 @@ use kernel::sync::atomic::ordering::*;
 /// publication's fence does not count.
 const CHUNK: u32 = 64 << 10;
 
-/// `sendmsg(2)` on `sk`.
-pub(crate) fn send(sk: &Sock<AfFgdp>, msg: &mut SendMsg<'_>) -> Result<usize> {
-    if msg.flags() & MSG_OOB != 0 {
-        return Err(Errno::OpNotSupp.into());
-    }
-    // As TCP, which has EPIPE for a socket that never was connected.
-    let conn = sk.data().connection().ok_or(EPIPE)?;
+/// `sendmsg(2)` on `sk`, which `conn` belongs to.
+pub(crate) fn send(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
     if conn.is_opening() {
         sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()))?;
     }
     let sent = match conn.kind() {
-        Kind::Stream => send_stream(sk, &conn, msg, &mut timeo),
-        Kind::SeqPacket => send_record(sk, &conn, msg, &mut timeo),
+        Kind::Stream => send_stream(sk, conn, msg, &mut timeo),
+        Kind::SeqPacket => send_record(sk, conn, msg, &mut timeo),
     };
     // The caller turns EPIPE into the socket's error, once.
     sent.map_err(|e| {
@@ -43,7 +36,7 @@ pub(crate) fn send(sk: &Sock<AfFgdp>, msg: &mut SendMsg<'_>) -> Result<usize> {
 }
 
 /// Why nothing can be sent any more, if that is so. `peer_shut`: the peer reads no more.
-fn check(sk: &Sock<AfFgdp>, phase: Phase, peer_shut: bool) -> Result {
+fn check(sk: &AnySock, phase: Phase, peer_shut: bool) -> Result {
     if sk.shutdown_mask() & SEND_SHUTDOWN != 0 {
         return Err(EPIPE);
     }
@@ -54,7 +47,7 @@ fn check(sk: &Sock<AfFgdp>, phase: Phase, peer_shut: bool) -> Result {
 }
 
 fn send_stream(
-    sk: &Sock<AfFgdp>,
+    sk: &AnySock,
     conn: &Connection,
     msg: &mut SendMsg<'_>,
     timeo: &mut isize,
@@ -81,7 +74,7 @@ fn send_stream(
 pub(crate) const FAULTS: u32 = 64;
 
 /// Writes what fits now; 0 when the ring is full.
-fn write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
+pub(crate) fn write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     for _ in 0..FAULTS {
         match try_write(sk, conn, msg) {
             // Not under the lock: user memory may take for ever to come.
@@ -92,7 +85,7 @@ fn write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<
     Err(EFAULT)
 }
 
-fn try_write(sk: &Sock<AfFgdp>, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
+fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
     let step = want.min(CHUNK);
@@ -137,7 +130,7 @@ fn publish(conn: &Connection, n: u32) -> Result {
 }
 
 fn send_record(
-    sk: &Sock<AfFgdp>,
+    sk: &AnySock,
     conn: &Connection,
     msg: &mut SendMsg<'_>,
     timeo: &mut isize,
@@ -183,7 +176,7 @@ fn send_record(
 const DEFAULT_RING: u32 = 1 << 20;
 
 /// The largest ring of the socket, in bytes: as for TCP, a buffer that nobody has set the size of grows by itself.
-fn max_ring(sk: &Sock<AfFgdp>) -> u32 {
+fn max_ring(sk: &AnySock) -> u32 {
     let bytes = sk
         .fixed_sndbuf()
         .unwrap_or(DEFAULT_RING)
@@ -195,7 +188,7 @@ fn max_ring(sk: &Sock<AfFgdp>) -> u32 {
 }
 
 /// Free bytes in the ring. Brings a ring, and a larger one while it is short of `want`.
-fn space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32) -> Result<u32> {
+fn space(sk: &AnySock, conn: &Connection, want: u32) -> Result<u32> {
     let (old, free, size, pending) = conn.with(|proto, view| {
         let old = proto.reap_tx_ring(view)?;
         let free = proto.tx_space(view)?;
@@ -238,12 +231,12 @@ fn adopt(conn: &Connection, ring: Ring) -> Result {
 }
 
 /// Sleeps until there is space worth waking for, or a reason to stop.
-fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize) -> Result {
+pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut isize) -> Result {
     if *timeo == 0 {
         return Err(EAGAIN);
     }
     let ready = || {
-        if conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0 {
+        if conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0 || sk.err() != 0 {
             return Some(());
         }
         let size = conn.tx_ring_bytes();
@@ -276,6 +269,7 @@ fn wait_space(sk: &Sock<AfFgdp>, conn: &Connection, want: u32, timeo: &mut isize
     };
     conn.tx_spin.wait(
         sk,
+        conn.spin_usec(),
         || look(conn, want),
         || {
             conn.counters.tx_waits.add(1, Relaxed);

@@ -7,6 +7,7 @@
 
 #include "addr.c"
 #include "genl.c"
+#include "inet.c"
 #include "lock.c"
 #include "proc.c"
 #include "shm.c"

@@ -21,13 +21,39 @@ enum fgdp_const {
 	FGDP_CONST_EPOLLERR = (__force int)EPOLLERR,
 	FGDP_CONST_EPOLLHUP = (__force int)EPOLLHUP,
 	FGDP_CONST_EPOLLRDHUP = (__force int)EPOLLRDHUP,
+	FGDP_CONST_ITER_SOURCE = ITER_SOURCE,
+	FGDP_CONST_TCP_ULP = TCP_ULP,
+	FGDP_CONST_TCP_REPAIR = TCP_REPAIR,
+	FGDP_CONST_TCP_ZEROCOPY_RECEIVE = TCP_ZEROCOPY_RECEIVE,
 	FGDP_CONST_SIOCINQ = SIOCINQ,
 	FGDP_CONST_SIOCOUTQ = SIOCOUTQ,
 };
 
+/* What a TCP connection is, and why it may not be one to carry. */
+struct fgdp_tcp_facts {
+	u8 addr[16];
+	u8 peer_addr[16];
+	u16 port;
+	u16 peer_port;
+	u32 snd_seq;
+	u32 rcv_seq;
+	u32 flags;
+};
+
+#define FGDP_TCP_KERNEL		(1u << 0)
+#define FGDP_TCP_ULP		(1u << 1)
+#define FGDP_TCP_USER_DATA	(1u << 2)
+#define FGDP_TCP_MPTCP		(1u << 3)
+#define FGDP_TCP_REPAIR		(1u << 4)
+#define FGDP_TCP_SENDER_WAITS	(1u << 5)
+#define FGDP_TCP_OTHER_NET	(1u << 6)
+#define FGDP_TCP_SENT		(1u << 7)
+
 struct completion;
 struct file;
 struct iov_iter;
+struct msghdr;
+struct tcp_ulp_ops;
 struct genl_family;
 struct net;
 struct netlink_callback;
@@ -56,6 +82,20 @@ int fgdp_helper_put_user_int(int value, void *to);
 void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener);
 int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk);
 bool fgdp_helper_may_bind_reserved(void);
+
+void fgdp_helper_tcp_facts(const struct sock *sk, struct fgdp_tcp_facts *facts);
+bool fgdp_helper_sk_is_tcp(const struct sock *sk);
+u32 fgdp_helper_tcp_write_seq(const struct sock *sk);
+u32 fgdp_helper_tcp_copied_seq(const struct sock *sk);
+u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk);
+bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *msg);
+void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops, void *path);
+const struct tcp_ulp_ops *fgdp_helper_tcp_ulp_ops(const struct sock *sk);
+void *fgdp_helper_tcp_path(const struct sock *sk);
+void fgdp_helper_sock_detach(struct sock *sk);
+void fgdp_helper_sock_reset_at_close(struct sock *sk);
+void fgdp_helper_sk_wake_writers(struct sock *sk);
+void fgdp_helper_tracepoint_synchronize_unregister(void);
 unsigned int fgdp_helper_addresses(u8 *out, unsigned int max);
 struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk);
 struct net *fgdp_helper_sock_net(const struct sock *sk);

@@ -11,6 +11,7 @@ pub(crate) mod net;
 pub(crate) mod pci;
 pub(crate) mod proc;
 pub(crate) mod shm;
+pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod uapi;
 pub(crate) mod virtio;

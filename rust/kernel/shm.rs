@@ -281,6 +281,32 @@ impl SlotMem {
     }
 }
 
+impl SlotMem {
+    /// Where `[off, off + len)` is mapped.
+    pub(super) fn ptr(&self, off: u64, len: u64) -> Option<*const u8> {
+        self.0.at(off, len).map(|p| p.cast_const())
+    }
+
+    /// Appends `[off, off + len)` to `bytes`; false if the range is outside or there is no memory. Sleeps.
+    pub(crate) fn append_to(&self, off: u64, len: u32, bytes: &mut KVVec<u8>) -> bool {
+        let Some(from) = self.0.at(off, len.into()) else {
+            return false;
+        };
+        let len = len as usize;
+        if bytes.reserve(len, GFP_KERNEL).is_err() {
+            return false;
+        }
+        let Some(to) = bytes.spare_capacity_mut().get_mut(..len) else {
+            return false;
+        };
+        // SAFETY: `from` and `to` have `len` bytes, of which the first are the slot's, which Rust does not refer to.
+        unsafe { ffi::fgdp_helper_memcpy(to.as_mut_ptr().cast(), from.cast(), len) };
+        // SAFETY: So many are initialised now, within the capacity.
+        unsafe { bytes.inc_len(len) };
+        true
+    }
+}
+
 impl Mem for SlotMem {
     #[inline]
     fn size(&self) -> u64 {

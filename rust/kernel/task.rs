@@ -33,3 +33,9 @@ pub(crate) fn cond_resched() {
     // SAFETY: By this function's contract it may sleep here.
     unsafe { ffi::fgdp_helper_cond_resched() }
 }
+
+/// Waits until all readers under RCU that run now have ended. Sleeps.
+pub(crate) fn synchronize_rcu() {
+    // SAFETY: By this function's contract it may sleep here.
+    unsafe { ffi::synchronize_rcu() }
+}

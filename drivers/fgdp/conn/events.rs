@@ -4,7 +4,6 @@
 
 use super::{pending, Connection, Phase};
 use crate::proto::wire::{Reason, Refusal};
-use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use kernel::prelude::*;
 
@@ -40,14 +39,16 @@ impl Connection {
         }
         let closed = state.closed;
         drop(state);
+        let late = self.carried(|proto, _, _| Ok(proto.late_flags()));
+        if matches!(late, Ok(notify) if notify.ready) {
+            self.post(pending::DATA | pending::SPACE);
+        }
         if closed {
             // Closed while connecting: now there is somebody to tell.
             self.post(pending::DATA);
             self.advance_close();
-        } else if let Some(sk) = self.socket().filter(|_| in_time) {
-            sk.set_state(TCP_ESTABLISHED);
-            sk.state_change();
-            sk.write_space();
+        } else if let Some(user) = self.user().filter(|_| in_time) {
+            user.opened();
         }
         Ok(())
     }
@@ -87,18 +88,8 @@ impl Connection {
             self.die(Errno::ConnReset.into());
             return;
         }
-        let Some(sk) = self.socket() else {
-            return;
-        };
-        if data {
-            sk.data_ready();
-        }
-        if fin {
-            // As TCP: who polls for EPOLLRDHUP alone is not woken by data.
-            sk.state_change();
-        }
-        if space {
-            sk.write_space();
+        if let Some(user) = self.user() {
+            user.ready(data, space, fin);
         }
     }
 
@@ -114,9 +105,8 @@ impl Connection {
         drop(state);
         if closed {
             self.advance_close();
-        } else if let Some(sk) = self.socket() {
-            sk.state_change();
-            sk.write_space();
+        } else if let Some(user) = self.user() {
+            user.done();
         }
         Ok(())
     }

@@ -83,6 +83,9 @@ impl Connection {
     fn message(&self, bit: u32) -> Option<Msg> {
         let peer = || self.peer_id();
         Some(match bit {
+            pending::CONNECT if self.endpoint.is_some() => {
+                Msg::Carry(self.endpoint.as_ref()?.propose(self.id))
+            }
             pending::CONNECT => Msg::Connect {
                 peer_conn: self.id,
                 src_port: self.local_port,

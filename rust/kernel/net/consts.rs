@@ -41,6 +41,8 @@ consts! {
     TCP_SYN_SENT: u8 = TCP_SYN_SENT;
     /// Socket state: connected.
     TCP_ESTABLISHED: u8 = TCP_ESTABLISHED;
+    /// Socket state: the other end sends no more.
+    TCP_CLOSE_WAIT: u8 = TCP_CLOSE_WAIT;
     /// Socket state: listening.
     TCP_LISTEN: u8 = TCP_LISTEN;
     /// Poll event: readable.

@@ -3,11 +3,14 @@
 //! Socket families: registration, sockets, messages.
 
 pub(crate) mod addr;
+pub(crate) mod anysock;
 pub(crate) mod consts;
 pub(crate) mod errno;
 pub(crate) mod family;
+pub(crate) mod inet;
 pub(crate) mod msg;
 pub(crate) mod sock;
+pub(crate) mod tcp;
 
 /// Whether the running task may bind to reserved ports.
 pub(crate) fn may_bind_reserved() -> bool {

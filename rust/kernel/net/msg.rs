@@ -22,6 +22,14 @@ impl<'a> SendMsg<'a> {
         }
     }
 
+    pub(super) fn raw(&self) -> *const ffi::msghdr {
+        &raw const *self.raw
+    }
+
+    pub(super) fn raw_mut(&mut self) -> *mut ffi::msghdr {
+        &raw mut *self.raw
+    }
+
     /// `MSG_*`.
     pub(crate) fn flags(&self) -> u32 {
         self.raw.msg_flags
@@ -68,6 +76,10 @@ impl<'a> RecvMsg<'a> {
             // SAFETY: By this function's contract nobody else uses the message meanwhile.
             raw: unsafe { &mut *raw },
         }
+    }
+
+    pub(super) fn raw_mut(&mut self) -> *mut ffi::msghdr {
+        &raw mut *self.raw
     }
 
     /// Adds to the flags that the call returns.

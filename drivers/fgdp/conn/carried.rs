@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A connection that carries TCP: it outlives its channel until TCP has its bytes.
+
+use super::Connection;
+use crate::proto::grant::Accepted;
+use crate::proto::mem::View;
+use crate::proto::stream::{Conn, TxPath};
+use crate::proto::wire::Reason;
+use crate::sys::net::errno::Errno;
+use crate::sys::shm::{GroupMem, SlotMem};
+use kernel::prelude::*;
+
+impl Connection {
+    /// Runs `f` on the protocol's state, also when the channel has ended and that was settled.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNRESET` when the peer broke a rule, or while the channel's end is not settled.
+    pub(crate) fn carried<R>(
+        &self,
+        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, &Accepted) -> Result<R, Reason>,
+    ) -> Result<R> {
+        let view = self.view();
+        let mut state = self.state.lock();
+        if state.retired || (self.channel.is_dead() && !state.proto.is_cut()) {
+            return Err(Errno::ConnReset.into());
+        }
+        let accepted = self.channel.accepted.lock();
+        let result = f(&mut state.proto, &view, &accepted);
+        drop(accepted);
+        drop(state);
+        result.map_err(|reason| self.broken(reason))
+    }
+
+    /// Stops reading from the ring: the rest comes by TCP. Not under the hands of a reader. Sleeps.
+    pub(crate) fn stop_reading(&self) {
+        let _rx = self.rx.lock();
+        let notify = self.carried(|proto, view, _| Ok(proto.rx_stop(view)));
+        self.notify_space(notify);
+    }
+
+    /// Wants what it sends to go by TCP. Behind what a sender is copying. Sleeps.
+    pub(crate) fn stop_sending(&self) {
+        let _tx = self.tx.lock();
+        let notify = self.carried(|proto, view, _| Ok(proto.tx_back(view)));
+        self.notify_data(notify);
+    }
+
+    /// The channel ends: nobody looks at the peer's entry any more. Before CHANNEL_CLOSE. Sleeps.
+    pub(crate) fn cut(&self) {
+        if self.endpoint.is_none() {
+            return;
+        }
+        let _tx = self.tx.lock();
+        let _rx = self.rx.lock();
+        let view = self.view();
+        self.state.lock().proto.cut(&view);
+    }
+
+    /// After [`Connection::cut`]: what the peer has not read, for TCP. `known`: its last word can be read.
+    fn settle(&self, known: bool) -> KVVec<u8> {
+        let mut bytes = KVVec::new();
+        if self.endpoint.is_none() {
+            return bytes;
+        }
+        let view = self.view();
+        let mut state = self.state.lock();
+        if known {
+            state.proto.tx_final(&view);
+        } else {
+            state.proto.tx_give_up();
+        }
+        drop(state);
+        // Its frames go to somebody else now, so the bytes cannot stay. Nobody changes them meanwhile.
+        while let Ok(TxPath::Rest(n)) = self.carried(|proto, view, _| proto.tx_path(view, 0)) {
+            let spans = self.carried(|proto, view, _| Ok(proto.tx_rest_spans(view, n)));
+            let mut copied = 0u32;
+            for span in spans.iter().flatten() {
+                if !self.device.slot().append_to(span.off, span.len, &mut bytes) {
+                    break;
+                }
+                copied = copied.wrapping_add(span.len);
+            }
+            if copied == 0 {
+                // No memory: nobody will know these bytes.
+                self.state.lock().proto.tx_give_up();
+                break;
+            }
+            let _told = self.carried(|proto, _, _| {
+                proto.tx_rest_sent(copied);
+                Ok(())
+            });
+        }
+        bytes
+    }
+
+    /// After [`Connection::cut`]: TCP gets what the peer has not read. Sleeps.
+    pub(crate) fn end_carrying(&self, known: bool) {
+        let bytes = self.settle(known);
+        if let Some(super::User::Tcp(path)) = self.user() {
+            path.on_channel_end(bytes);
+        }
+    }
+
+    /// Whether its rings have bytes that TCP may have to send.
+    pub(crate) fn keeps_bytes(&self) -> bool {
+        self.endpoint.is_some() && self.state.lock().proto.tx_keeps_bytes()
+    }
+}

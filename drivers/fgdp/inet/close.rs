@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a connection that is carried: TCP's FIN goes when the peer has read what came before it.
+
+use super::path::todo;
+use super::Path;
+use crate::proto::stream::{Source, TxPath};
+use crate::sys::net::consts::*;
+use crate::sys::net::tcp::TcpSock;
+use kernel::sync::Arc;
+
+/// `shutdown(2)`, with the socket's lock; true if TCP's follows now.
+pub(super) fn shutdown(path: &Arc<Path>, sk: &TcpSock, how: u8) -> bool {
+    if how & SEND_SHUTDOWN == 0 || path.is_plain() {
+        return true;
+    }
+    if finish(path, sk) {
+        return true;
+    }
+    path.ask(todo::FIN);
+    false
+}
+
+/// Ends what the ring carries; true if TCP's FIN may go now.
+fn finish(path: &Path, sk: &TcpSock) -> bool {
+    let now = |path: &Path| matches!(path.tx_path(sk), TxPath::Back | TxPath::Tcp);
+    if let (TxPath::Ring, Some(conn)) = (path.tx_path(sk), path.conn()) {
+        // Behind what a sender is copying: those bytes count as sent.
+        let _tx = conn.tx.lock();
+        conn.finish();
+    }
+    now(path)
+}
+
+/// The user is gone; true if TCP's close follows now.
+pub(super) fn close(path: &Arc<Path>, sk: &TcpSock, timeout: isize) -> bool {
+    let Some(conn) = path.conn().filter(|_| path.is_agreed() && !path.is_plain()) else {
+        path.set_plain();
+        return true;
+    };
+    let unread = matches!(path.source(sk), Source::Ring(n) if n > 0);
+    if unread || sk.linger() == Some(0) {
+        let guard = sk.lock();
+        sk.reset_at_close();
+        drop(guard);
+        conn.close(true);
+        path.set_plain();
+        return true;
+    }
+    let mut gone = finish(path, sk);
+    if !gone && timeout > 0 {
+        let mut timeo = timeout;
+        // What the wait ends with does not matter: the close goes on.
+        let _ = sk.wait(&mut timeo, || {
+            let drained = conn.arm_drained();
+            (drained || matches!(path.tx_path(sk), TxPath::Back | TxPath::Reset)).then_some(())
+        });
+        gone = matches!(path.tx_path(sk), TxPath::Back | TxPath::Tcp);
+    }
+    if gone {
+        path.set_plain();
+        conn.close(false);
+        return true;
+    }
+    // Nobody reads any more: what comes goes to TCP, which knows what to say to it.
+    conn.stop_reading();
+    let guard = sk.lock();
+    sk.detach();
+    drop(guard);
+    path.ask(todo::FIN | todo::CLOSE);
+    false
+}

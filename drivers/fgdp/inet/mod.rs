@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! TCP connections between members of a group, carried by rings.
+//!
+//! TCP makes and ends a connection as ever; what it carries between may go through shared pages. The way of a
+//! connection: TCP says that it is established, [`Inet`] finds that the other end is a peer and takes it; the active
+//! side proposes it over the channel (`propose`); when both agree, each direction switches at a sequence number
+//! (`send`, `recv`), and back (`work`). Chapter "TCP connections" of the protocol has the rules.
+//!
+//! Lock order: a socket's lock, then what `conn.rs` says. `paths` is innermost.
+
+mod close;
+mod path;
+mod propose;
+mod recv;
+mod send;
+mod work;
+
+pub(crate) use path::Path;
+
+use crate::device::Device;
+use crate::proto::stream::Endpoint;
+use crate::stack::Stack;
+use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::inet::Hook;
+use crate::sys::net::msg::{RecvMsg, SendMsg};
+use crate::sys::net::tcp::TcpSock;
+use crate::sys::sysctl::Setting;
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::*, Atomic};
+use kernel::sync::{Arc, ArcBorrow};
+use propose::Proposals;
+
+/// Numbers for listings.
+pub(crate) struct Counters {
+    /// Connections whose other end is a peer.
+    pub(crate) candidates: Atomic<i64>,
+    /// Connections that a ring carries, or carried.
+    pub(crate) carried: Atomic<i64>,
+    /// Proposals that were refused here or there.
+    pub(crate) refused: Atomic<i64>,
+    /// Connections that went back to TCP while they were in use.
+    pub(crate) back: Atomic<i64>,
+}
+
+/// The hook's state.
+#[pin_data]
+pub(crate) struct Inet {
+    stack: Arc<Stack>,
+    /// Which connections are taken, and stay: 0 none, 1 those to other guests, 2 those inside this guest, too.
+    level: Atomic<i32>,
+    /// Connections that were taken.
+    #[pin]
+    paths: BhLock<KVVec<Arc<Path>>>,
+    /// Proposals that came before TCP's last packet of the handshake.
+    #[pin]
+    proposals: BhLock<Proposals>,
+    /// Numbers for listings.
+    pub(crate) counters: Counters,
+}
+
+/// Connections that are taken at once.
+const MAX_PATHS: usize = 16384;
+
+impl Inet {
+    /// No connection yet.
+    pub(crate) fn new(stack: &Arc<Stack>, level: i32) -> Result<Arc<Self>> {
+        let paths = KVVec::with_capacity(MAX_PATHS, GFP_KERNEL)?;
+        let stack = stack.clone();
+        let proposals = Proposals::new()?;
+        Arc::pin_init(
+            pin_init!(Self {
+                stack,
+                level: Atomic::new(level),
+                paths <- new_bhlock!(paths, "fgdp_paths"),
+                proposals <- new_bhlock!(proposals, "fgdp_proposals"),
+                counters: Counters {
+                    candidates: Atomic::new(0),
+                    carried: Atomic::new(0),
+                    refused: Atomic::new(0),
+                    back: Atomic::new(0),
+                },
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The device and slot behind an address, if carrying a connection to it is wanted.
+    fn find(&self, addr: &[u8; 16], own: &[u8; 16]) -> Option<(Arc<Device>, u32)> {
+        if addr == own || is_loopback(addr) {
+            return if self.level.load(Acquire) > 1 {
+                self.stack.loopback()
+            } else {
+                None
+            };
+        }
+        self.stack.find_address(addr)
+    }
+
+    fn insert(&self, path: &Arc<Path>) -> bool {
+        self.paths.lock().push_within_capacity(path.clone()).is_ok()
+    }
+
+    fn remove(&self, path: &Path) {
+        let mut paths = self.paths.lock();
+        let at = paths.iter().position(|p| core::ptr::eq(&**p, path));
+        // The last one takes the place: order does not matter.
+        let removed = at.and_then(|at| {
+            let last = paths.pop()?;
+            match paths.get_mut(at) {
+                Some(place) => Some(core::mem::replace(place, last)),
+                None => Some(last),
+            }
+        });
+        drop(paths);
+        drop(removed);
+    }
+
+    /// The connection at place `at`, for listings.
+    pub(crate) fn path(&self, at: usize) -> Option<Arc<Path>> {
+        self.paths.lock().get(at).cloned()
+    }
+
+    /// Whether connections are taken at all.
+    fn is_enabled(&self) -> bool {
+        self.level.load(Acquire) > 0
+    }
+}
+
+impl Setting for Inet {
+    fn set(&self, level: i32) {
+        self.level.store(level, Release);
+        let mut at = 0;
+        while let Some(path) = self.path(at).filter(|_| level == 0) {
+            path.go_back();
+            at += 1;
+        }
+    }
+}
+
+fn is_loopback(addr: &[u8; 16]) -> bool {
+    let v4 = addr.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127]);
+    let v6 = addr.split_last() == Some((&1, &[0; 15]));
+    v4 || v6
+}
+
+impl Hook for Inet {
+    type Path = Path;
+
+    fn established(this: ArcBorrow<'_, Self>, sk: &TcpSock, active: bool) -> Option<Arc<Path>> {
+        if !this.is_enabled() {
+            return None;
+        }
+        let facts = sk.facts();
+        let (device, slot) = this.find(&facts.peer_addr(), &facts.addr())?;
+        this.counters.candidates.add(1, Relaxed);
+        if facts.is_taken() || facts.has_sent() {
+            return None;
+        }
+        let ends = Endpoint {
+            addr: facts.addr(),
+            peer_addr: facts.peer_addr(),
+            port: facts.port(),
+            peer_port: facts.peer_port(),
+            isn: facts.snd_seq(),
+            peer_isn: facts.rcv_seq(),
+        };
+        let path = Path::new(Arc::from(this), device, slot, ends, active, sk).ok()?;
+        path.inet.insert(&path).then_some(path)
+    }
+
+    fn taken(path: &Arc<Path>) {
+        path.begin();
+    }
+
+    fn send(path: &Arc<Path>, sk: &TcpSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize> {
+        send::send(path, sk, msg, len)
+    }
+
+    fn recv(
+        path: &Arc<Path>,
+        sk: &TcpSock,
+        msg: &mut RecvMsg<'_>,
+        len: usize,
+        flags: u32,
+    ) -> Result<usize> {
+        recv::recv(path, sk, msg, len, flags)
+    }
+
+    fn poll(path: &Arc<Path>, sk: &TcpSock, mask: u32) -> u32 {
+        crate::poll::carried(path, sk, mask)
+    }
+
+    fn queued(path: &Arc<Path>, sk: &TcpSock) -> (u32, u32) {
+        path.queued(sk)
+    }
+
+    fn shutdown(path: &Arc<Path>, sk: &TcpSock, how: u8) -> bool {
+        close::shutdown(path, sk, how)
+    }
+
+    fn close(path: &Arc<Path>, sk: &TcpSock, timeout: isize) -> bool {
+        close::close(path, sk, timeout)
+    }
+
+    fn step_aside(path: &Arc<Path>, sk: &TcpSock) {
+        path.step_aside(sk);
+    }
+
+    fn left(path: Arc<Path>, grace: bool) {
+        path.leave(grace);
+    }
+}

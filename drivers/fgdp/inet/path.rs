@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One TCP connection that may be carried: which way its bytes go.
+//!
+//! References: the socket holds it (see `sys::net::inet`), the list in [`Inet`] and the connection's user do, and calls
+//! that run. It holds the socket until [`Path::leave`].
+
+use super::Inet;
+use crate::conn::Connection;
+use crate::device::Device;
+use crate::proto::stream::{Endpoint, Source, TxPath};
+use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::tcp::TcpSock;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{ordering::*, Atomic};
+use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::workqueue::{new_work, Work};
+
+/// What is still to be done when bytes have gone.
+pub(super) mod todo {
+    /// TCP's FIN.
+    pub(in crate::inet) const FIN: u32 = 1 << 0;
+    /// TCP's close: the user is gone.
+    pub(in crate::inet) const CLOSE: u32 = 1 << 1;
+    /// Both directions go back to TCP.
+    pub(in crate::inet) const BACK: u32 = 1 << 2;
+    /// The peer is to be asked.
+    pub(in crate::inet) const PROPOSE: u32 = 1 << 3;
+    /// The socket is to be given back to TCP.
+    pub(in crate::inet) const LEAVE: u32 = 1 << 4;
+}
+
+/// Bytes of a ring whose channel ended, for TCP.
+#[derive(Default)]
+pub(super) struct Rest {
+    pub(super) bytes: KVVec<u8>,
+    pub(super) sent: usize,
+}
+
+/// One TCP connection to a peer.
+#[pin_data]
+pub(crate) struct Path {
+    pub(super) inet: Arc<Inet>,
+    /// The group in which the peer is.
+    pub(crate) device: Arc<Device>,
+    /// The peer's slot.
+    pub(crate) peer: u32,
+    /// Both ends.
+    pub(crate) ends: Endpoint,
+    /// This side opened it.
+    pub(super) active: bool,
+    #[pin]
+    sk: BhLock<Option<ARef<TcpSock>>>,
+    #[pin]
+    conn: BhLock<Option<Arc<Connection>>>,
+    /// Nothing goes through rings, now and for ever.
+    plain: Atomic<bool>,
+    /// The peer agreed.
+    agreed: Atomic<bool>,
+    pub(super) todo: Atomic<u32>,
+    /// The socket's reference, for a grace period after it was left.
+    #[pin]
+    late: BhLock<Option<Arc<Path>>>,
+    /// Calls that are inside.
+    pub(super) inside: Atomic<i32>,
+    /// What the channel's end left for TCP.
+    #[pin]
+    pub(super) rest: Mutex<Option<Rest>>,
+    /// There is some, and no byte may overtake it.
+    pub(super) rest_left: Atomic<bool>,
+    #[pin]
+    pub(super) work: Work<Path>,
+}
+
+impl Path {
+    pub(super) fn new(
+        inet: Arc<Inet>,
+        device: Arc<Device>,
+        peer: u32,
+        ends: Endpoint,
+        active: bool,
+        sk: &TcpSock,
+    ) -> Result<Arc<Self>> {
+        let sk = ARef::from(sk);
+        Arc::pin_init(
+            pin_init!(Self {
+                inet,
+                device,
+                peer,
+                ends,
+                active,
+                sk <- new_bhlock!(Some(sk), "fgdp_path_sk"),
+                conn <- new_bhlock!(None, "fgdp_path_conn"),
+                plain: Atomic::new(false),
+                agreed: Atomic::new(false),
+                todo: Atomic::new(0),
+                late <- new_bhlock!(None, "fgdp_path_late"),
+                inside: Atomic::new(0),
+                rest <- new_mutex!(None, "fgdp_path_rest"),
+                rest_left: Atomic::new(false),
+                work <- new_work!("fgdp_path"),
+            }),
+            GFP_ATOMIC,
+        )
+    }
+
+    /// The socket, until it is left.
+    pub(crate) fn sk(&self) -> Option<ARef<TcpSock>> {
+        self.sk.lock().clone()
+    }
+
+    /// The connection whose rings carry it.
+    pub(crate) fn conn(&self) -> Option<Arc<Connection>> {
+        self.conn.lock().clone()
+    }
+
+    pub(super) fn set_conn(&self, conn: Arc<Connection>) {
+        let old = self.conn.lock().replace(conn);
+        drop(old);
+    }
+
+    /// Whether TCP alone carries it, for good.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain.load(Acquire)
+    }
+
+    /// Whether both sides agreed to carry it.
+    pub(crate) fn is_agreed(&self) -> bool {
+        self.agreed.load(Acquire)
+    }
+
+    pub(super) fn set_plain(&self) {
+        self.plain.store(true, Release);
+    }
+
+    /// Both sides know the connection: directions may switch. Any context.
+    pub(crate) fn agree(self: &Arc<Self>) {
+        self.inet.counters.carried.add(1, Relaxed);
+        self.agreed.store(true, Release);
+        if self.todo.load(Acquire) != 0 {
+            self.kick();
+        }
+    }
+
+    /// Which way the next byte goes that is sent. `Wait` while that is being found out.
+    pub(crate) fn tx_path(&self, sk: &TcpSock) -> TxPath {
+        if self.is_plain() {
+            return TxPath::Back;
+        }
+        let Some(conn) = self.conn().filter(|_| self.is_agreed()) else {
+            return TxPath::Tcp;
+        };
+        let way = conn.carried(|proto, view, _| proto.tx_path(view, sk.write_seq()));
+        match way {
+            Ok(TxPath::Back) if self.rest_left.load(Acquire) => TxPath::Wait,
+            Ok(way) => way,
+            Err(_) => TxPath::Wait,
+        }
+    }
+
+    /// The channel ended and left `bytes` for TCP to send. Process context.
+    pub(crate) fn on_channel_end(self: &Arc<Self>, bytes: KVVec<u8>) {
+        if !bytes.is_empty() {
+            let mut rest = self.rest.lock();
+            *rest = Some(Rest { bytes, sent: 0 });
+            self.rest_left.store(true, Release);
+        }
+        self.kick();
+    }
+
+    /// The peer refused. Any context.
+    pub(crate) fn on_refusal(&self) {
+        self.inet.counters.refused.add(1, Relaxed);
+        self.set_plain();
+    }
+
+    /// The peer's entry changed. Bottom half.
+    pub(crate) fn on_ready(self: &Arc<Self>, data: bool, space: bool) {
+        let Some(sk) = self.sk() else {
+            return;
+        };
+        let steady = matches!(self.tx_path(&sk), TxPath::Tcp | TxPath::Ring)
+            && !matches!(self.source(&sk), Source::Stop | Source::Reset);
+        if !steady || self.todo.load(Acquire) != 0 {
+            self.kick();
+        }
+        if data {
+            sk.data_ready();
+        }
+        if space {
+            sk.wake_writers();
+        }
+    }
+
+    /// Where the next byte comes from that is read.
+    pub(crate) fn source(&self, sk: &TcpSock) -> Source {
+        if self.is_plain() {
+            return Source::Back;
+        }
+        let Some(conn) = self.conn().filter(|_| self.is_agreed()) else {
+            return Source::Tcp;
+        };
+        let (copied, next) = (sk.copied_seq(), sk.rcv_nxt());
+        conn.carried(|proto, view, accepted| proto.rx_source(view, accepted, copied, next))
+            .unwrap_or(Source::Stop)
+    }
+
+    /// Bytes in rings: unread here, unread there.
+    pub(super) fn queued(&self, sk: &TcpSock) -> (u32, u32) {
+        let inq = match self.source(sk) {
+            Source::Ring(n) => n,
+            _ => 0,
+        };
+        let outq = self.conn().filter(|_| !self.is_plain());
+        (inq, outq.map_or(0, |conn| conn.unacked()))
+    }
+
+    /// Has to be done. Any context.
+    pub(super) fn ask(self: &Arc<Self>, what: u32) {
+        let mut old = self.todo.load(Relaxed);
+        while let Err(now) = self.todo.cmpxchg(old, old | what, Full) {
+            old = now;
+        }
+        self.kick();
+    }
+
+    /// Runs `work` soon. Any context.
+    pub(crate) fn kick(self: &Arc<Self>) {
+        if let Some(queue) = crate::sys::work::process() {
+            // Queued already is as good.
+            let _queued = queue.enqueue::<_, 0>(self.clone());
+        }
+    }
+
+    /// Goes back to TCP, for good. Any context.
+    pub(super) fn go_back(self: &Arc<Self>) {
+        self.ask(todo::BACK | todo::LEAVE);
+    }
+
+    /// Goes back to TCP and waits until it is. The socket is not locked.
+    pub(super) fn step_aside(self: &Arc<Self>, sk: &TcpSock) {
+        self.ask(todo::BACK);
+        // As long as a reset takes to be noticed at the latest; what follows sees TCP's state in any case.
+        let mut timeo = kernel::time::msecs_to_jiffies(STEP_ASIDE_MS) as isize;
+        let _ = sk.wait(&mut timeo, || self.is_plain().then_some(()));
+        if self.is_plain() {
+            let _guard = sk.lock();
+            self.try_leave(sk, 0);
+        }
+    }
+
+    /// Something changed that calls may wait for. Any context.
+    pub(crate) fn wake(&self) {
+        if let Some(sk) = self.sk() {
+            sk.data_ready();
+            sk.wake_writers();
+        }
+    }
+
+    /// Gives the socket back to TCP if no more than `own` calls are inside. Its lock is held.
+    pub(super) fn try_leave(self: &Arc<Self>, sk: &TcpSock, own: i32) {
+        if self.is_plain() && self.inside.load(Acquire) <= own {
+            sk.leave::<Inet>();
+        }
+    }
+
+    /// The socket is gone, or TCP's alone. With `grace` this reference stays a little. Any context.
+    pub(super) fn leave(self: Arc<Self>, grace: bool) {
+        self.set_plain();
+        self.inet.remove(&self);
+        let sk = self.sk.lock().take();
+        if let Some(conn) = self.conn() {
+            conn.close(true);
+        }
+        drop(sk);
+        if grace {
+            *self.late.lock() = Some(self.clone());
+            self.kick();
+        }
+    }
+
+    /// Drops the reference that [`Path::leave`] kept, when nobody can be about to take one of it. Sleeps.
+    pub(super) fn drop_late(&self) {
+        if self.late.lock().is_some() {
+            crate::sys::task::synchronize_rcu();
+            let late = self.late.lock().take();
+            drop(late);
+        }
+    }
+}
+
+/// How long an option that needs plain TCP waits for the peer to agree.
+const STEP_ASIDE_MS: u32 = 1000;
+
+/// A call that is inside.
+pub(super) struct Inside<'a>(&'a Path);
+
+impl<'a> Inside<'a> {
+    pub(super) fn new(path: &'a Path) -> Self {
+        let _before = path.inside.fetch_add(1, Full);
+        Self(path)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let _before = self.0.inside.fetch_add(-1, Full);
+    }
+}

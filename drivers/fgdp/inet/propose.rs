@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How both sides agree to carry a connection: the active one proposes, the passive one knows it or not.
+
+use super::path::todo;
+use super::{Inet, Path};
+use crate::channel::Channel;
+use crate::conn::User;
+use crate::device::Device;
+use crate::proto::wire::{Carry, Refusal};
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+use kernel::sync::Arc;
+
+/// A proposal for a connection that this side does not know yet.
+pub(super) struct Proposal {
+    device: Arc<Device>,
+    channel: Arc<Channel>,
+    carry: Carry,
+}
+
+/// Proposals that may wait.
+const MAX_PROPOSALS: usize = 256;
+
+/// Proposals that came before TCP's last packet of the handshake, oldest first.
+pub(super) struct Proposals(KVec<Proposal>);
+
+impl Proposals {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(KVec::with_capacity(MAX_PROPOSALS, GFP_KERNEL)?))
+    }
+}
+
+impl Path {
+    /// The socket was taken: proposes, or looks whether the other side has. Any context.
+    pub(super) fn begin(self: &Arc<Self>) {
+        if self.active {
+            self.ask(todo::PROPOSE);
+            return;
+        }
+        let mut proposals = self.inet.proposals.lock();
+        let at = proposals.0.iter().position(|p| {
+            p.device.is(&self.device)
+                && p.channel.peering.slot == self.peer
+                && self.ends.check(&p.carry, true).is_ok()
+        });
+        let found = at.and_then(|at| proposals.0.remove(at).ok());
+        drop(proposals);
+        if let Some(p) = found {
+            p.device.queue_carry(&p.channel, p.carry);
+        }
+    }
+}
+
+/// Asks the peer. Process context.
+pub(super) fn propose(path: &Arc<Path>) {
+    let sent = (|| {
+        let peer = path.device.peer(path.peer)?;
+        let channel = peer.channel()?;
+        let conn = path.device.add_carried(&channel, path.ends).ok()?;
+        conn.serve(User::Tcp(path.clone()));
+        path.set_conn(conn.clone());
+        conn.start();
+        Some(())
+    })();
+    if sent.is_none() {
+        path.set_plain();
+    }
+}
+
+impl Inet {
+    /// A peer proposes to carry a connection. Process context.
+    pub(crate) fn on_carry(&self, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {
+        let from_peer = device.has_address(channel, &carry.src_addr);
+        let Some(refusal) = self.find_path(device, channel, carry, from_peer) else {
+            return;
+        };
+        if !self.is_enabled() {
+            self.refuse(device, channel, carry, Refusal::Policy);
+        } else if refusal == Refusal::NoSocket && from_peer {
+            // TCP's packet may be slower than the proposal.
+            self.keep(device, channel, carry);
+        } else {
+            self.refuse(device, channel, carry, refusal);
+        }
+    }
+
+    /// Accepts the proposal if it is for a connection that is known; else says why it is not.
+    fn find_path(
+        &self,
+        device: &Arc<Device>,
+        channel: &Arc<Channel>,
+        carry: &Carry,
+        from_peer: bool,
+    ) -> Option<Refusal> {
+        let mut refusal = Refusal::NoSocket;
+        let mut at = 0;
+        while let Some(path) = self.path(at) {
+            at += 1;
+            if !path.device.is(device) || path.active {
+                continue;
+            }
+            match path.ends.check(carry, from_peer) {
+                Ok(()) => {
+                    if accept(&path, channel, carry).is_err() {
+                        self.refuse(device, channel, carry, Refusal::NoMem);
+                    }
+                    return None;
+                }
+                Err(Refusal::Sequence) => refusal = Refusal::Sequence,
+                Err(_) => {}
+            }
+        }
+        Some(refusal)
+    }
+
+    fn keep(&self, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {
+        let early = Proposal {
+            device: device.clone(),
+            channel: channel.clone(),
+            carry: *carry,
+        };
+        let mut proposals = self.proposals.lock();
+        let oldest = if proposals.0.len() >= MAX_PROPOSALS {
+            proposals.0.remove(0).ok()
+        } else {
+            None
+        };
+        // Within the capacity.
+        let _ = proposals.0.push_within_capacity(early);
+        drop(proposals);
+        if let Some(p) = oldest {
+            self.refuse(&p.device, &p.channel, &p.carry, Refusal::NoSocket);
+        }
+        // The connection may have been taken, and have looked here, in between.
+        let mut at = 0;
+        while let Some(path) = self.path(at) {
+            at += 1;
+            if !path.active && path.device.is(device) && path.ends.check(carry, true).is_ok() {
+                path.begin();
+            }
+        }
+    }
+
+    fn refuse(&self, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry, why: Refusal) {
+        self.counters.refused.add(1, Relaxed);
+        device.refuse(channel, carry.peer_conn, why);
+    }
+
+    /// The device goes: nobody waits for its proposals.
+    pub(crate) fn forget_device(&self, device: &Arc<Device>) {
+        loop {
+            let mut proposals = self.proposals.lock();
+            let at = proposals.0.iter().position(|p| p.device.is(device));
+            let removed = at.and_then(|at| proposals.0.remove(at).ok());
+            drop(proposals);
+            if removed.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+fn accept(path: &Arc<Path>, channel: &Arc<Channel>, carry: &Carry) -> Result {
+    if path.conn().is_some() || path.is_plain() {
+        return Err(EBUSY);
+    }
+    let conn = path.device.add_carried(channel, path.ends)?;
+    if let Err(reason) = conn.accept(carry.peer_conn) {
+        path.device.break_channel(channel, reason);
+        return Ok(());
+    }
+    conn.serve(User::Tcp(path.clone()));
+    path.set_conn(conn.clone());
+    path.agree();
+    conn.send_accept();
+    Ok(())
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `recvmsg(2)` of a connection that may be carried.
+
+use super::path::Inside;
+use super::Path;
+use crate::proto::stream::Source;
+use crate::rx::{self, How};
+use crate::sys::net::consts::*;
+use crate::sys::net::msg::RecvMsg;
+use crate::sys::net::tcp::TcpSock;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+pub(super) fn recv(
+    path: &Arc<Path>,
+    sk: &TcpSock,
+    msg: &mut RecvMsg<'_>,
+    len: usize,
+    flags: u32,
+) -> Result<usize> {
+    let _inside = Inside::new(path);
+    if path.is_plain() || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        return sk.tcp_recv(msg, len, flags);
+    }
+    let mut call = Call {
+        path,
+        sk,
+        flags,
+        target: sk.rcvlowat(flags & MSG_WAITALL != 0, len).min(len),
+        copied: 0,
+        timeo: sk.rcvtimeo(flags & MSG_DONTWAIT != 0),
+    };
+    // As TCP, a call for no bytes waits for some all the same.
+    loop {
+        match call.step(msg, len - call.copied) {
+            Ok(Step::Got(n)) => call.copied += n,
+            Ok(Step::Over(n)) => return Ok(call.copied + n),
+            Err(_) if call.copied > 0 => return Ok(call.copied),
+            Err(e) => return Err(e),
+        }
+        if call.copied >= len && len > 0 {
+            return Ok(call.copied);
+        }
+    }
+}
+
+enum Step {
+    /// So many bytes came, or none because the way has changed.
+    Got(usize),
+    /// So many, and no more.
+    Over(usize),
+}
+
+struct Call<'a> {
+    path: &'a Arc<Path>,
+    sk: &'a TcpSock,
+    flags: u32,
+    target: usize,
+    copied: usize,
+    timeo: isize,
+}
+
+impl Call<'_> {
+    fn step(&mut self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Step> {
+        match self.path.source(self.sk) {
+            // What TCP says, it says to the caller.
+            Source::Back if self.copied == 0 => {
+                self.sk.tcp_recv(msg, left, self.flags).map(Step::Over)
+            }
+            Source::Back => self.tcp(msg, left),
+            Source::Tcp => self.tcp(msg, left),
+            Source::TcpUntil(n) => self.tcp(msg, left.min(n as usize)),
+            Source::Ring(_) => self.ring(msg, left),
+            Source::End => Ok(Step::Over(0)),
+            Source::Stop => {
+                self.path.kick();
+                self.wait(|path, sk| path.source(sk) != Source::Stop)
+            }
+            Source::Reset => {
+                self.path.kick();
+                self.wait(|_, sk| sk.err() != 0)?;
+                self.sk.take_error()?;
+                Ok(Step::Over(0))
+            }
+        }
+    }
+
+    fn is_peek(&self) -> bool {
+        self.flags & MSG_PEEK != 0
+    }
+
+    /// Takes what TCP has, without waiting in its code: the next byte may come by the ring.
+    fn tcp(&mut self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Step> {
+        let flags = (self.flags | MSG_DONTWAIT) & !MSG_WAITALL;
+        match self.sk.tcp_recv(msg, left, flags) {
+            Ok(0) => Ok(Step::Over(0)),
+            Ok(n) if self.is_peek() => self.peek_on(msg, left, n),
+            Ok(n) if self.copied + n >= self.target && n < left => Ok(Step::Over(n)),
+            Ok(n) => Ok(Step::Got(n)),
+            Err(e) if e != EAGAIN => Err(e),
+            Err(_) if self.copied > 0 && self.copied >= self.target => Ok(Step::Over(0)),
+            Err(e) => {
+                if self.timeo == 0 {
+                    return Err(e);
+                }
+                self.wait(|path, sk| {
+                    sk.copied_seq() != sk.rcv_nxt()
+                        || sk.err() != 0
+                        || sk.shutdown_mask() & RCV_SHUTDOWN != 0
+                        || !matches!(
+                            path.source(sk),
+                            Source::Tcp | Source::TcpUntil(_) | Source::Ring(0)
+                        )
+                        || (matches!(path.source(sk), Source::Ring(0)) && arm(path))
+                })
+            }
+        }
+    }
+
+    /// A look at `n` bytes of TCP goes on into the ring if they were the last ones before it.
+    fn peek_on(&mut self, msg: &mut RecvMsg<'_>, left: usize, n: usize) -> Result<Step> {
+        let last = self.path.source(self.sk) == Source::TcpUntil(u32::try_from(n).unwrap_or(0));
+        let want = left.saturating_sub(n);
+        if let Some(conn) = self.path.conn().filter(|_| last && want > 0) {
+            let more = rx::read(&conn, msg, want, 0, self.how())?.0;
+            return Ok(Step::Over(n + more));
+        }
+        Ok(Step::Over(n))
+    }
+
+    fn how(&self) -> How {
+        How {
+            peek: self.is_peek(),
+            discard: self.flags & MSG_TRUNC != 0,
+        }
+    }
+
+    fn ring(&mut self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Step> {
+        let Some(conn) = self.path.conn() else {
+            return Ok(Step::Over(0));
+        };
+        let at = if self.is_peek() {
+            u32::try_from(self.copied).unwrap_or(u32::MAX)
+        } else {
+            0
+        };
+        let (n, more) = rx::read(&conn, msg, left, at, self.how())?;
+        if n > 0 {
+            let enough = self.copied + n >= self.target && !more;
+            return Ok(if enough { Step::Over(n) } else { Step::Got(n) });
+        }
+        if self.copied > 0 && self.copied >= self.target {
+            return Ok(Step::Over(0));
+        }
+        let (unread, fin) = conn
+            .with_rx(|proto, _, avail| Ok((avail, proto.rx_fin())))
+            .unwrap_or((0, false));
+        if (fin && unread <= at) || (left == 0 && unread > 0) {
+            return Ok(Step::Over(0));
+        }
+        if self.sk.shutdown_mask() & RCV_SHUTDOWN != 0 || self.sk.err() != 0 {
+            // TCP's own end, or error: the ring had its say.
+            if self.copied == 0 {
+                self.sk.take_error()?;
+            }
+            return Ok(Step::Over(0));
+        }
+        if !matches!(self.path.source(self.sk), Source::Ring(_)) {
+            return Ok(Step::Got(0));
+        }
+        rx::wait_data(self.sk, &conn, at, &mut self.timeo)?;
+        Ok(Step::Got(0))
+    }
+
+    fn wait(&mut self, ready: impl Fn(&Arc<Path>, &TcpSock) -> bool) -> Result<Step> {
+        let (path, sk) = (self.path, self.sk);
+        sk.wait(&mut self.timeo, || ready(path, sk).then_some(()))?;
+        Ok(Step::Got(0))
+    }
+}
+
+/// Asks to be woken when bytes come by the ring; true if there are some, or the way has changed.
+fn arm(path: &Path) -> bool {
+    path.conn().is_none_or(|conn| {
+        conn.with_rx(|proto, view, avail| Ok(avail > 0 || proto.arm_data(view)?))
+            .unwrap_or(true)
+    })
+}

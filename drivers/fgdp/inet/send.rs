@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `sendmsg(2)` of a connection that may be carried.
+
+use super::path::Inside;
+use super::Path;
+use crate::proto::stream::TxPath;
+use crate::sys::net::consts::*;
+use crate::sys::net::msg::SendMsg;
+use crate::sys::net::tcp::TcpSock;
+use crate::tx;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+pub(super) fn send(
+    path: &Arc<Path>,
+    sk: &TcpSock,
+    msg: &mut SendMsg<'_>,
+    len: usize,
+) -> Result<usize> {
+    let _inside = Inside::new(path);
+    if path.is_plain() {
+        return sk.tcp_send(msg, len);
+    }
+    if msg.flags() & MSG_OOB != 0 || sk.wants_zerocopy(msg) {
+        // Urgent data has its place among TCP's numbers, and completions are TCP's.
+        path.step_aside(sk);
+        return sk.tcp_send(msg, len);
+    }
+    let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
+    let mut sent = 0usize;
+    // A call with nothing to send has TCP's errors, too.
+    while sent < len || len == 0 {
+        match step(path, sk, msg, len - sent, &mut timeo) {
+            Ok(Step::Sent(n)) => sent += n,
+            Ok(Step::Over(n)) => return Ok(sent + n),
+            Err(_) if sent > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(sent)
+}
+
+enum Step {
+    /// So many bytes went, or none because the way has changed.
+    Sent(usize),
+    /// TCP has had the last word.
+    Over(usize),
+}
+
+fn step(
+    path: &Arc<Path>,
+    sk: &TcpSock,
+    msg: &mut SendMsg<'_>,
+    left: usize,
+    timeo: &mut isize,
+) -> Result<Step> {
+    // Errors and ends are TCP's.
+    if !sk.may_send() || left == 0 {
+        return sk.tcp_send(msg, left).map(Step::Over);
+    }
+    match path.tx_path(sk) {
+        TxPath::Back => sk.tcp_send(msg, left).map(Step::Over),
+        TxPath::Tcp => {
+            let _guard = sk.lock();
+            if sk.may_send() && switch(path, sk) {
+                return Ok(Step::Sent(0));
+            }
+            sk.tcp_send_locked(msg, left).map(Step::Over)
+        }
+        TxPath::Ring => {
+            let conn = path.conn().ok_or(EPIPE)?;
+            match tx::write(sk, &conn, msg) {
+                Ok(0) => {
+                    let want = u32::try_from(left).unwrap_or(u32::MAX);
+                    tx::wait_space(sk, &conn, want, timeo).or_else(|e| changed(path, sk, e))?;
+                    Ok(Step::Sent(0))
+                }
+                Ok(n) => Ok(Step::Sent(n)),
+                // Not the user's memory, but the connection: it goes another way.
+                Err(e) if e != EFAULT => changed(path, sk, e).map(|()| Step::Sent(0)),
+                Err(e) => Err(e),
+            }
+        }
+        TxPath::Wait | TxPath::Rest(_) | TxPath::Stray | TxPath::Reset => {
+            path.kick();
+            sk.wait(timeo, || {
+                (!sk.may_send() || settled(path, sk)).then_some(())
+            })?;
+            Ok(Step::Sent(0))
+        }
+    }
+}
+
+fn settled(path: &Arc<Path>, sk: &TcpSock) -> bool {
+    matches!(path.tx_path(sk), TxPath::Back | TxPath::Tcp | TxPath::Ring)
+}
+
+/// `e` stands unless there is another way than the ring now.
+fn changed(path: &Arc<Path>, sk: &TcpSock, e: Error) -> Result {
+    if matches!(path.tx_path(sk), TxPath::Ring) {
+        return Err(e);
+    }
+    Ok(())
+}
+
+/// From here on the ring carries what is sent, if both sides agreed. The socket's lock is held.
+fn switch(path: &Path, sk: &TcpSock) -> bool {
+    let Some(conn) = path.conn().filter(|_| path.is_agreed()) else {
+        return false;
+    };
+    let _tx = conn.tx.lock();
+    conn.carried(|proto, view, _| proto.tx_switch(view, sk.write_seq()))
+        .unwrap_or(false)
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What takes the socket's lock: the ways back, and what waits for them.
+
+use super::path::todo;
+use super::{propose, Path};
+use crate::conn::Connection;
+use crate::proto::stream::{Source, TxPath};
+use crate::sys::net::consts::*;
+use crate::sys::net::tcp::TcpSock;
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
+use kernel::sync::Arc;
+use kernel::workqueue::{impl_has_work, WorkItem};
+
+/// Steps of one run; more are for the next one.
+const STEPS: u32 = 64;
+
+impl_has_work! {
+    impl HasWork<Self> for Path { self.work }
+}
+
+impl WorkItem for Path {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.run_work();
+    }
+}
+
+/// What follows without the socket's lock.
+enum After {
+    Nothing,
+    Reset,
+    Close,
+}
+
+impl Path {
+    fn has(&self, what: u32) -> bool {
+        self.todo.load(Acquire) & what != 0
+    }
+
+    fn done(&self, what: u32) {
+        let mut old = self.todo.load(Relaxed);
+        while let Err(now) = self.todo.cmpxchg(old, old & !what, Full) {
+            old = now;
+        }
+    }
+
+    fn run_work(self: &Arc<Self>) {
+        self.drop_late();
+        let Some(sk) = self.sk() else {
+            return;
+        };
+        if self.has(todo::PROPOSE) {
+            self.done(todo::PROPOSE);
+            propose::propose(self);
+        }
+        let guard = sk.lock();
+        let after = self.advance(&sk);
+        drop(guard);
+        match after {
+            After::Nothing => {}
+            After::Reset => {
+                self.set_plain();
+                sk.abort();
+                if self.has(todo::CLOSE) {
+                    self.done(todo::CLOSE | todo::FIN);
+                    sk.tcp_close(0);
+                }
+            }
+            After::Close => {
+                if let Some(conn) = self.conn() {
+                    conn.close(false);
+                }
+                self.set_plain();
+                sk.tcp_close(0);
+            }
+        }
+        self.wake();
+    }
+
+    fn advance(self: &Arc<Self>, sk: &TcpSock) -> After {
+        let was_plain = self.is_plain();
+        if let Some(conn) = self.conn().filter(|_| self.is_agreed() && !was_plain) {
+            match self.move_bytes(sk, &conn) {
+                Ok(()) => {}
+                Err(e) if e == EAGAIN => self.kick_later(),
+                Err(_) => return After::Reset,
+            }
+            if self.source(sk) == Source::Stop || self.has(todo::BACK) {
+                conn.stop_reading();
+            }
+            if self.source(sk) == Source::Reset {
+                return After::Reset;
+            }
+            if self.tx_path(sk) == TxPath::Back && self.source(sk) == Source::Back {
+                // Both directions are TCP's.
+                conn.close(false);
+                self.set_plain();
+                self.inet.counters.back.add(1, Relaxed);
+            }
+        } else if self.has(todo::BACK) {
+            self.set_plain();
+        }
+        let fin_goes = matches!(self.tx_path(sk), TxPath::Back | TxPath::Tcp);
+        if self.has(todo::FIN) && fin_goes {
+            self.done(todo::FIN);
+            if !self.has(todo::CLOSE) {
+                sk.tcp_shutdown(SEND_SHUTDOWN);
+            }
+        }
+        // A connection that TCP has ended does not wait for the ring.
+        if self.has(todo::CLOSE) && (fin_goes || sk.state() == TCP_CLOSE) {
+            self.done(todo::CLOSE);
+            return After::Close;
+        }
+        if self.has(todo::LEAVE) && self.is_plain() {
+            self.try_leave(sk, 0);
+        }
+        After::Nothing
+    }
+
+    /// Brings what the ring has to send to where it belongs.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` without memory; anything else: the connection is to be reset.
+    fn move_bytes(self: &Arc<Self>, sk: &TcpSock, conn: &Connection) -> Result {
+        if self.has(todo::BACK) {
+            conn.stop_sending();
+        }
+        self.push_rest(sk)?;
+        for _ in 0..STEPS {
+            match self.tx_path(sk) {
+                TxPath::Rest(n) => self.push_ring(sk, conn, n)?,
+                TxPath::Stray => conn.stop_sending(),
+                TxPath::Reset => return Err(EPIPE),
+                TxPath::Wait if self.has(todo::FIN) => {
+                    // Not dead: then the channel's end brings us back here.
+                    let drained = conn.with(|proto, view| proto.arm_drained(view));
+                    if !matches!(drained, Ok(true)) {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn push_ring(&self, sk: &TcpSock, conn: &Connection, n: u32) -> Result {
+        let _tx = conn.tx.lock();
+        let spans = conn.carried(|proto, view, _| Ok(proto.tx_rest_spans(view, n)))?;
+        for span in &spans {
+            let sent = sk.push_slot(conn.device.slot(), span.off, span.len)?;
+            conn.carried(|proto, _, _| {
+                proto.tx_rest_sent(sent);
+                Ok(())
+            })?;
+            if sent < span.len {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn push_rest(&self, sk: &TcpSock) -> Result {
+        let mut guard = self.rest.lock();
+        let rest: &mut Option<_> = &mut guard;
+        while let Some(left) = rest.as_mut() {
+            match left.bytes.get(left.sent..) {
+                Some(bytes) if !bytes.is_empty() => {
+                    left.sent = left.sent.saturating_add(sk.push_bytes(bytes)?);
+                }
+                _ => {
+                    *rest = None;
+                    self.rest_left.store(false, Release);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kick_later(self: &Arc<Self>) {
+        // Memory comes back by itself; on a queue of its own nobody waits behind this.
+        kernel::time::delay::fsleep(kernel::time::Delta::from_millis(10));
+        self.kick();
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/tracepoint.h>
+#include <net/ipv6.h>
+#include <net/mptcp.h>
+#include <net/tcp.h>
+
+#include "helpers.h"
+
+static void fgdp_addr_v4(u8 *to, __be32 addr)
+{
+	ipv6_addr_set_v4mapped(addr, (struct in6_addr *)to);
+}
+
+/* The socket is locked or, for a new child, known to nobody else. */
+void fgdp_helper_tcp_facts(const struct sock *sk, struct fgdp_tcp_facts *facts)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	memset(facts, 0, sizeof(*facts));
+	facts->port = inet_sk(sk)->inet_num;
+	facts->peer_port = ntohs(inet_sk(sk)->inet_dport);
+	facts->snd_seq = tp->write_seq;
+	facts->rcv_seq = tp->rcv_nxt;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		memcpy(facts->addr, &sk->sk_v6_rcv_saddr, 16);
+		memcpy(facts->peer_addr, &sk->sk_v6_daddr, 16);
+	} else
+#endif
+	{
+		fgdp_addr_v4(facts->addr, sk->sk_rcv_saddr);
+		fgdp_addr_v4(facts->peer_addr, sk->sk_daddr);
+	}
+	if (sk->sk_kern_sock)
+		facts->flags |= FGDP_TCP_KERNEL;
+	if (inet_csk(sk)->icsk_ulp_ops)
+		facts->flags |= FGDP_TCP_ULP;
+	if (rcu_access_pointer(sk->sk_user_data))
+		facts->flags |= FGDP_TCP_USER_DATA;
+	if (sk_is_mptcp(sk))
+		facts->flags |= FGDP_TCP_MPTCP;
+	if (tp->repair)
+		facts->flags |= FGDP_TCP_REPAIR;
+	if (sk->sk_write_pending)
+		facts->flags |= FGDP_TCP_SENDER_WAITS;
+	if (!net_eq(sock_net(sk), &init_net))
+		facts->flags |= FGDP_TCP_OTHER_NET;
+	if (tp->snd_una != tp->write_seq)
+		facts->flags |= FGDP_TCP_SENT;
+}
+
+bool fgdp_helper_sk_is_tcp(const struct sock *sk)
+{
+	return sk_is_tcp(sk);
+}
+
+u32 fgdp_helper_tcp_write_seq(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->write_seq);
+}
+
+u32 fgdp_helper_tcp_copied_seq(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->copied_seq);
+}
+
+/* The next byte that TCP expects, without the place of a FIN that it got. */
+u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk)
+{
+	u32 nxt = READ_ONCE(tcp_sk(sk)->rcv_nxt);
+
+	return nxt - sock_flag(sk, SOCK_DONE);
+}
+
+void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops,
+			      void *path)
+{
+	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, (__force void __rcu *)path);
+	inet_csk(sk)->icsk_ulp_ops = ops;
+}
+
+const struct tcp_ulp_ops *fgdp_helper_tcp_ulp_ops(const struct sock *sk)
+{
+	return READ_ONCE(inet_csk(sk)->icsk_ulp_ops);
+}
+
+/* Under rcu_read_lock(), or with the socket's lock. */
+void *fgdp_helper_tcp_path(const struct sock *sk)
+{
+	return (__force void *)rcu_dereference_check(inet_csk(sk)->icsk_ulp_data, 1);
+}
+
+/* Takes the user's side away from a socket that lives on. */
+void fgdp_helper_sock_detach(struct sock *sk)
+{
+	write_lock_bh(&sk->sk_callback_lock);
+	sk_set_socket(sk, NULL);
+	rcu_assign_pointer(sk->sk_wq, NULL);
+	write_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* As SO_LINGER with a time of zero. */
+void fgdp_helper_sock_reset_at_close(struct sock *sk)
+{
+	WRITE_ONCE(sk->sk_lingertime, 0);
+	sock_set_flag(sk, SOCK_LINGER);
+}
+
+/* Wakes who waits for space, whatever TCP's own buffers have. */
+void fgdp_helper_sk_wake_writers(struct sock *sk)
+{
+	struct socket_wq *wq;
+
+	rcu_read_lock();
+	wq = rcu_dereference(sk->sk_wq);
+	if (skwq_has_sleeper(wq))
+		wake_up_interruptible_poll(&wq->wait, EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND);
+	sk_wake_async_rcu(sk, SOCK_WAKE_SPACE, POLL_OUT);
+	rcu_read_unlock();
+}
+
+void fgdp_helper_tracepoint_synchronize_unregister(void)
+{
+	tracepoint_synchronize_unregister();
+}
+
+/* Whether a send would have to be answered on the error queue. */
+bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *msg)
+{
+	return (msg->msg_flags & MSG_ZEROCOPY) && !msg->msg_ubuf && sock_flag(sk, SOCK_ZEROCOPY);
+}

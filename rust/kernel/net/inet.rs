@@ -1,0 +1,590 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hook into TCP: sockets that become established are offered to a [`Hook`], and those that it takes call it
+//! from then on.
+//!
+//! A taken socket has copies of TCP's `struct proto` and `struct proto_ops`, and an upper layer protocol (ULP) of
+//! ours, whose data is the hook's state. The ULP holds the module, and the kernel lets it go when the socket is
+//! destroyed, or [`TcpSock::leave`] does.
+//!
+//! A call may have read the pointers before a socket was taken or left. So each call looks for the state under RCU,
+//! and without one does what TCP does; the module's end waits for all tasks to have left its code.
+
+use super::super::ffi;
+use super::msg::{ret, RecvMsg, SendMsg};
+use super::tcp::TcpSock;
+use core::ptr::{null, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering};
+use kernel::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use kernel::prelude::*;
+use kernel::sync::{rcu, Arc, ArcBorrow};
+
+/// What is done with TCP connections.
+pub(crate) trait Hook: Send + Sync + Sized + 'static {
+    /// State of a connection that was taken.
+    type Path: Send + Sync + 'static;
+
+    /// A connection becomes established; `Some` takes it. Bottom half or process context, the socket is locked.
+    fn established(
+        this: ArcBorrow<'_, Self>,
+        sk: &TcpSock,
+        active: bool,
+    ) -> Option<Arc<Self::Path>>;
+    /// The socket was taken. As for [`Hook::established`].
+    fn taken(path: &Arc<Self::Path>);
+    /// `sendmsg(2)`. Process context.
+    fn send(
+        path: &Arc<Self::Path>,
+        sk: &TcpSock,
+        msg: &mut SendMsg<'_>,
+        len: usize,
+    ) -> Result<usize>;
+    /// `recvmsg(2)`. Process context.
+    fn recv(
+        path: &Arc<Self::Path>,
+        sk: &TcpSock,
+        msg: &mut RecvMsg<'_>,
+        len: usize,
+        flags: u32,
+    ) -> Result<usize>;
+    /// The poll mask, of TCP's one. May be called with preemption off.
+    fn poll(path: &Arc<Self::Path>, sk: &TcpSock, mask: u32) -> u32;
+    /// `SIOCINQ` and `SIOCOUTQ`, as bytes beside TCP's own.
+    fn queued(path: &Arc<Self::Path>, sk: &TcpSock) -> (u32, u32);
+    /// `shutdown(2)`; true if TCP's is to follow now. The socket is locked.
+    fn shutdown(path: &Arc<Self::Path>, sk: &TcpSock, how: u8) -> bool;
+    /// The last file reference is gone; true if TCP's close is to follow now, else the hook calls it later.
+    fn close(path: &Arc<Self::Path>, sk: &TcpSock, timeout: isize) -> bool;
+    /// Something needs the connection to be plain TCP: goes back, and waits for it. The socket is not locked.
+    fn step_aside(path: &Arc<Self::Path>, sk: &TcpSock);
+    /// The socket is left or destroyed: no call will find the state. With `grace` one may just be finding it: this
+    /// reference is to be dropped after an RCU grace period. Any context.
+    fn left(path: Arc<Self::Path>, grace: bool);
+}
+
+static PROTO4: AtomicPtr<ffi::proto> = AtomicPtr::new(null_mut());
+static PROTO6: AtomicPtr<ffi::proto> = AtomicPtr::new(null_mut());
+static OPS4: AtomicPtr<ffi::proto_ops> = AtomicPtr::new(null_mut());
+static OPS6: AtomicPtr<ffi::proto_ops> = AtomicPtr::new(null_mut());
+static ULP: AtomicPtr<ffi::tcp_ulp_ops> = AtomicPtr::new(null_mut());
+
+fn base4() -> *const ffi::proto {
+    &raw const ffi::tcp_prot
+}
+
+fn base6() -> *const ffi::proto {
+    &raw const ffi::tcpv6_prot
+}
+
+fn ops4() -> *const ffi::proto_ops {
+    &raw const ffi::inet_stream_ops
+}
+
+fn ops6() -> *const ffi::proto_ops {
+    &raw const ffi::inet6_stream_ops
+}
+
+/// The hook in place. Dropping it ends it; no socket is taken then.
+pub(crate) struct Registration<H: Hook> {
+    tracepoint: *mut ffi::tracepoint,
+    // Behind the statics.
+    _protos: [KBox<ffi::proto>; 2],
+    _ops: [KBox<ffi::proto_ops>; 2],
+    _ulp: KBox<ffi::tcp_ulp_ops>,
+    // Behind the tracepoint's data.
+    hook: Arc<H>,
+}
+
+// SAFETY: The pointer is to a tracepoint of the kernel, which never goes.
+unsafe impl<H: Hook> Send for Registration<H> {}
+// SAFETY: As above; there are no methods by reference.
+unsafe impl<H: Hook> Sync for Registration<H> {}
+
+/// # Safety
+///
+/// Called by `for_each_kernel_tracepoint` with a place for the one that is looked for.
+unsafe extern "C" fn find(tp: *mut ffi::tracepoint, found: *mut c_void) {
+    // SAFETY: A live tracepoint has a name.
+    let name = unsafe { CStr::from_char_ptr((*tp).name) };
+    if name == c"inet_sock_set_state" {
+        // SAFETY: By this function's contract.
+        unsafe { *found.cast::<*mut ffi::tracepoint>() = tp };
+    }
+}
+
+impl<H: Hook> Registration<H> {
+    /// Offers connections that become established from now on to `hook`. One value at a time. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` when the kernel lacks the tracepoint `inet_sock_set_state`, `ENOMEM`.
+    pub(crate) fn new(module: &'static ThisModule, hook: Arc<H>) -> Result<Self> {
+        let mut tracepoint: *mut ffi::tracepoint = null_mut();
+        // SAFETY: `find` gets a place for one pointer.
+        unsafe { ffi::for_each_kernel_tracepoint(Some(find), (&raw mut tracepoint).cast()) };
+        if tracepoint.is_null() {
+            return Err(ENOENT);
+        }
+        let mut protos = [proto::<H>(base4())?, proto::<H>(base6())?];
+        let mut ops = [stream_ops::<H>(ops4())?, stream_ops::<H>(ops6())?];
+        let mut ulp = KBox::new(
+            ffi::tcp_ulp_ops {
+                release: Some(release::<H>),
+                owner: module.as_ptr().cast(),
+                ..Default::default()
+            },
+            GFP_KERNEL,
+        )?;
+        for (to, from) in ulp.name.iter_mut().zip(c"fgdp".to_bytes()) {
+            *to = *from;
+        }
+        let [p4, p6] = &mut protos;
+        let [o4, o6] = &mut ops;
+        PROTO4.store(&mut **p4, Ordering::Release);
+        PROTO6.store(&mut **p6, Ordering::Release);
+        OPS4.store(&mut **o4, Ordering::Release);
+        OPS6.store(&mut **o6, Ordering::Release);
+        ULP.store(&mut *ulp, Ordering::Release);
+        let this = Self {
+            tracepoint,
+            _protos: protos,
+            _ops: ops,
+            _ulp: ulp,
+            hook,
+        };
+        // SAFETY: The probe has the tracepoint's arguments; its data lives until it is unregistered.
+        kernel::error::to_result(unsafe {
+            ffi::tracepoint_probe_register(tracepoint, probe_ptr::<H>(), this.data())
+        })?;
+        Ok(this)
+    }
+
+    fn data(&self) -> *mut c_void {
+        (&raw const *self.hook).cast_mut().cast()
+    }
+}
+
+impl<H: Hook> Drop for Registration<H> {
+    fn drop(&mut self) {
+        // SAFETY: If it is not registered this changes nothing. No probe runs after the second call; no task is in
+        // the functions of a socket that was left after the third.
+        unsafe {
+            ffi::tracepoint_probe_unregister(self.tracepoint, probe_ptr::<H>(), self.data());
+            ffi::fgdp_helper_tracepoint_synchronize_unregister();
+            ffi::synchronize_rcu_tasks();
+        }
+    }
+}
+
+fn probe_ptr<H: Hook>() -> *mut c_void {
+    established::<H> as *mut c_void
+}
+
+fn proto<H: Hook>(base: *const ffi::proto) -> Result<KBox<ffi::proto>> {
+    // SAFETY: A constant of the kernel; what the copy points to lives as long as the kernel.
+    let copy = unsafe { base.read() };
+    let mut proto = KBox::new(copy, GFP_KERNEL)?;
+    proto.sendmsg = Some(sendmsg::<H>);
+    proto.recvmsg = Some(recvmsg::<H>);
+    proto.shutdown = Some(shutdown::<H>);
+    proto.close = Some(close::<H>);
+    proto.disconnect = Some(disconnect::<H>);
+    proto.ioctl = Some(ioctl::<H>);
+    proto.setsockopt = Some(setsockopt::<H>);
+    proto.getsockopt = Some(getsockopt::<H>);
+    proto.release_cb = Some(release_cb);
+    Ok(proto)
+}
+
+fn stream_ops<H: Hook>(base: *const ffi::proto_ops) -> Result<KBox<ffi::proto_ops>> {
+    // SAFETY: As for `proto`.
+    let copy = unsafe { base.read() };
+    let mut ops = KBox::new(copy, GFP_KERNEL)?;
+    ops.poll = Some(poll::<H>);
+    ops.splice_read = Some(splice_read::<H>);
+    ops.mmap = Some(mmap::<H>);
+    Ok(ops)
+}
+
+/// The state of a taken socket.
+fn path<H: Hook>(sk: *mut ffi::sock) -> Option<Arc<H::Path>> {
+    let _rcu = rcu::read_lock();
+    // SAFETY: A live TCP socket.
+    let ours =
+        unsafe { ffi::fgdp_helper_tcp_ulp_ops(sk) } == ULP.load(Ordering::Acquire).cast_const();
+    // SAFETY: As above, under RCU.
+    let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk) }
+        .cast_const()
+        .cast::<H::Path>();
+    if !ours || ptr.is_null() {
+        return None;
+    }
+    // SAFETY: The pointer is from `Arc::into_raw`; its reference is dropped a grace period after it was taken out.
+    Some(unsafe { ArcBorrow::from_raw(ptr) }.into())
+}
+
+fn set_prot(sk: *mut ffi::sock, prot: *const ffi::proto) {
+    // SAFETY: One word of a live socket; a volatile write is WRITE_ONCE().
+    unsafe { (&raw mut (*sk).__sk_common.skc_prot).write_volatile(prot.cast_mut()) };
+}
+
+fn prot(sk: *mut ffi::sock) -> *const ffi::proto {
+    // SAFETY: One word of a live socket; a volatile read is READ_ONCE().
+    unsafe { (&raw const (*sk).__sk_common.skc_prot).read_volatile() }
+}
+
+/// # Safety
+///
+/// The probe of `inet_sock_set_state`, with the hook as data.
+unsafe extern "C" fn established<H: Hook>(
+    data: *mut c_void,
+    sk: *mut ffi::sock,
+    old: c_int,
+    new: c_int,
+) {
+    if new as u32 != ffi::TCP_ESTABLISHED {
+        return;
+    }
+    let active = match old as u32 {
+        ffi::TCP_SYN_SENT => true,
+        ffi::TCP_SYN_RECV => false,
+        _ => return,
+    };
+    let copy = match prot(sk) {
+        prot if prot == base4() => PROTO4.load(Ordering::Acquire),
+        prot if prot == base6() => PROTO6.load(Ordering::Acquire),
+        _ => return,
+    };
+    // SAFETY: By this function's contract, and by the check of its functions a TCP socket.
+    let (hook, sock) = unsafe { (ArcBorrow::from_raw(data.cast::<H>()), TcpSock::from_raw(sk)) };
+    let Some(path) = H::established(hook, sock, active) else {
+        return;
+    };
+    let ulp = ULP.load(Ordering::Acquire);
+    // SAFETY: The registration holds both while a probe runs.
+    if !unsafe { ffi::try_module_get((*ulp).owner) } {
+        H::left(path, false);
+        return;
+    }
+    // SAFETY: The socket is locked and has no upper layer protocol: the hook has looked.
+    unsafe { ffi::fgdp_helper_tcp_set_path(sk, ulp, path.clone().into_raw().cast_mut().cast()) };
+    set_prot(sk, copy);
+    release_cb_ops(sk);
+    H::taken(&path);
+}
+
+/// Gives the socket's file our operations, if it has one by now.
+fn release_cb_ops(sk: *mut ffi::sock) {
+    // SAFETY: One word of a live socket, whose lock is held: it does not lose its file meanwhile.
+    let socket = unsafe { (&raw const (*sk).sk_socket).read_volatile() };
+    if socket.is_null() {
+        return;
+    }
+    // SAFETY: As above.
+    let ops = unsafe { &raw mut (*socket).ops };
+    // SAFETY: As above.
+    let now = unsafe { ops.read_volatile() };
+    let copy = if now == ops4() {
+        OPS4.load(Ordering::Acquire)
+    } else if now == ops6() {
+        OPS6.load(Ordering::Acquire)
+    } else {
+        return;
+    };
+    // SAFETY: As above; WRITE_ONCE().
+    unsafe { ops.write_volatile(copy.cast_const()) };
+}
+
+/// # Safety
+///
+/// Called by `release_sock`, with the socket's spin lock. After `accept(2)` this is the first call.
+unsafe extern "C" fn release_cb(sk: *mut ffi::sock) {
+    release_cb_ops(sk);
+    // SAFETY: TCP's own, with what it expects.
+    if let Some(base) = unsafe { TcpSock::from_raw(sk) }.base().release_cb {
+        // SAFETY: As above.
+        unsafe { base(sk) };
+    }
+}
+
+impl TcpSock {
+    /// Gives the socket back to TCP. The caller holds its lock, and knows that no call is inside.
+    pub(crate) fn leave<H: Hook>(&self) {
+        let sk = self.raw();
+        let Some(state) = path::<H>(sk) else {
+            return;
+        };
+        set_prot(sk, self.base());
+        // SAFETY: As in `release_cb_ops`.
+        let socket = unsafe { (&raw const (*sk).sk_socket).read_volatile() };
+        if !socket.is_null() {
+            // SAFETY: As in `release_cb_ops`.
+            let ops = unsafe { &raw mut (*socket).ops };
+            // SAFETY: As in `release_cb_ops`.
+            let now = unsafe { ops.read_volatile() };
+            let base = if now == OPS4.load(Ordering::Acquire).cast_const() {
+                ops4()
+            } else if now == OPS6.load(Ordering::Acquire).cast_const() {
+                ops6()
+            } else {
+                now
+            };
+            // SAFETY: As in `release_cb_ops`.
+            unsafe { ops.write_volatile(base) };
+        }
+        let owner = ULP.load(Ordering::Acquire);
+        // SAFETY: The lock is held; nobody finds the state from here on.
+        unsafe { ffi::fgdp_helper_tcp_set_path(sk, null(), null_mut()) };
+        // SAFETY: The reference that `established` gave to the socket.
+        H::left(unsafe { Arc::from_raw(Arc::as_ptr(&state)) }, true);
+        // SAFETY: The reference that `established` took. The caller does not sleep in our code from here on, or holds
+        // another one.
+        unsafe { ffi::module_put((*owner).owner) };
+    }
+}
+
+/// # Safety
+///
+/// Called by TCP when the socket is destroyed; nobody else uses it.
+unsafe extern "C" fn release<H: Hook>(sk: *mut ffi::sock) {
+    // SAFETY: By this function's contract.
+    let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk) }
+        .cast_const()
+        .cast::<H::Path>();
+    // SAFETY: As above.
+    set_prot(sk, unsafe { TcpSock::from_raw(sk) }.base());
+    if !ptr.is_null() {
+        // SAFETY: The pointer is from `Arc::into_raw`; TCP drops the ULP behind this call.
+        H::left(unsafe { Arc::from_raw(ptr) }, false);
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto` says.
+unsafe extern "C" fn sendmsg<H: Hook>(
+    sk: *mut ffi::sock,
+    msg: *mut ffi::msghdr,
+    len: usize,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let (sock, mut msg) = unsafe { (TcpSock::from_raw(sk), SendMsg::from_raw(msg)) };
+    ret(match path::<H>(sk) {
+        Some(path) => H::send(&path, sock, &mut msg, len),
+        None => sock.tcp_send(&mut msg, len),
+    })
+}
+
+/// # Safety
+///
+/// As `struct proto` says.
+unsafe extern "C" fn recvmsg<H: Hook>(
+    sk: *mut ffi::sock,
+    msg: *mut ffi::msghdr,
+    len: usize,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    let (sock, mut msg) = unsafe { (TcpSock::from_raw(sk), RecvMsg::from_raw(msg)) };
+    ret(match path::<H>(sk) {
+        Some(path) => H::recv(&path, sock, &mut msg, len, flags as u32),
+        None => sock.tcp_recv(&mut msg, len, flags as u32),
+    })
+}
+
+/// # Safety
+///
+/// As `struct proto` says; the socket is locked.
+unsafe extern "C" fn shutdown<H: Hook>(sk: *mut ffi::sock, how: c_int) {
+    // SAFETY: By this function's contract.
+    let sock = unsafe { TcpSock::from_raw(sk) };
+    if path::<H>(sk).is_none_or(|path| H::shutdown(&path, sock, how as u8)) {
+        sock.tcp_shutdown(how as u8);
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto` says.
+unsafe extern "C" fn close<H: Hook>(sk: *mut ffi::sock, timeout: c_long) {
+    // SAFETY: By this function's contract.
+    let sock = unsafe { TcpSock::from_raw(sk) };
+    if path::<H>(sk).is_none_or(|path| H::close(&path, sock, timeout as isize)) {
+        sock.tcp_close(timeout as isize);
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto` says; the socket is locked.
+unsafe extern "C" fn disconnect<H: Hook>(sk: *mut ffi::sock, flags: c_int) -> c_int {
+    // SAFETY: By this function's contract.
+    let sock = unsafe { TcpSock::from_raw(sk) };
+    // The ULP would keep the socket from listening later.
+    sock.leave::<H>();
+    match sock.base().disconnect {
+        // SAFETY: TCP's own, with what it expects.
+        Some(base) => unsafe { base(sk, flags) },
+        None => 0,
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto` says.
+unsafe extern "C" fn ioctl<H: Hook>(sk: *mut ffi::sock, cmd: c_int, karg: *mut c_int) -> c_int {
+    // SAFETY: By this function's contract.
+    let sock = unsafe { TcpSock::from_raw(sk) };
+    let Some(base) = sock.base().ioctl else {
+        return ENOTTY.to_errno();
+    };
+    // SAFETY: TCP's own, with what it expects.
+    let result = unsafe { base(sk, cmd, karg) };
+    if let (0, Some(path)) = (result, path::<H>(sk)) {
+        let (inq, outq) = H::queued(&path, sock);
+        let more = match cmd as u32 {
+            ffi::SIOCINQ => inq,
+            ffi::SIOCOUTQ => outq,
+            _ => 0,
+        };
+        // SAFETY: `karg` is the place for the answer; TCP has filled it.
+        unsafe { *karg = (*karg).saturating_add(i32::try_from(more).unwrap_or(i32::MAX)) };
+    }
+    result
+}
+
+/// Options that need a socket that is TCP's alone.
+fn needs_tcp(level: c_int, name: c_int) -> bool {
+    let name = name as c_uint;
+    match level as c_uint {
+        ffi::SOL_TCP => {
+            name == ffi::fgdp_const_FGDP_CONST_TCP_ULP
+                || name == ffi::fgdp_const_FGDP_CONST_TCP_REPAIR
+        }
+        ffi::SOL_IPV6 => name == ffi::IPV6_ADDRFORM,
+        _ => false,
+    }
+}
+
+/// Holds the module while a call sleeps in its code without a socket that holds it.
+struct Held(*mut ffi::module);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours. The module's end waits for this task to leave its code.
+        unsafe { ffi::module_put(self.0) };
+    }
+}
+
+#[must_use]
+fn step_aside<H: Hook>(sk: *mut ffi::sock) -> Option<Held> {
+    let path = path::<H>(sk)?;
+    // SAFETY: A socket has a state, so the registration is in place and the module held.
+    let owner = unsafe { (*ULP.load(Ordering::Acquire)).owner };
+    // SAFETY: As above.
+    let held = unsafe { ffi::try_module_get(owner) }.then_some(Held(owner));
+    // SAFETY: The callers' socket is live.
+    H::step_aside(&path, unsafe { TcpSock::from_raw(sk) });
+    held
+}
+
+/// # Safety
+///
+/// As `struct proto` says.
+unsafe extern "C" fn setsockopt<H: Hook>(
+    sk: *mut ffi::sock,
+    level: c_int,
+    name: c_int,
+    val: ffi::sockptr_t,
+    len: c_uint,
+) -> c_int {
+    let _held = if needs_tcp(level, name) {
+        step_aside::<H>(sk)
+    } else {
+        None
+    };
+    // SAFETY: By this function's contract.
+    match unsafe { TcpSock::from_raw(sk) }.base().setsockopt {
+        // SAFETY: TCP's own, with what it expects.
+        Some(base) => unsafe { base(sk, level, name, val, len) },
+        None => -(ffi::EOPNOTSUPP as c_int),
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto` says.
+unsafe extern "C" fn getsockopt<H: Hook>(
+    sk: *mut ffi::sock,
+    level: c_int,
+    name: c_int,
+    val: *mut c_char,
+    len: *mut c_int,
+) -> c_int {
+    let maps = level as c_uint == ffi::SOL_TCP
+        && name as c_uint == ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE;
+    let _held = if maps { step_aside::<H>(sk) } else { None };
+    // SAFETY: By this function's contract.
+    match unsafe { TcpSock::from_raw(sk) }.base().getsockopt {
+        // SAFETY: TCP's own, with what it expects.
+        Some(base) => unsafe { base(sk, level, name, val, len) },
+        None => -(ffi::EOPNOTSUPP as c_int),
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto_ops` says.
+unsafe extern "C" fn poll<H: Hook>(
+    file: *mut ffi::file,
+    socket: *mut ffi::socket,
+    wait: *mut ffi::poll_table_struct,
+) -> ffi::__poll_t {
+    // SAFETY: TCP's own, with what it expects.
+    let mask = unsafe { ffi::tcp_poll(file, socket, wait) };
+    // SAFETY: An attached socket has a `struct sock`.
+    let sk = unsafe { (*socket).sk };
+    match path::<H>(sk) {
+        // SAFETY: As above.
+        Some(path) => H::poll(&path, unsafe { TcpSock::from_raw(sk) }, mask),
+        None => mask,
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto_ops` says.
+unsafe extern "C" fn splice_read<H: Hook>(
+    socket: *mut ffi::socket,
+    pos: *mut ffi::loff_t,
+    pipe: *mut ffi::pipe_inode_info,
+    len: usize,
+    flags: c_uint,
+) -> isize {
+    // SAFETY: An attached socket has a `struct sock`.
+    let _held = step_aside::<H>(unsafe { (*socket).sk });
+    // SAFETY: A constant of the kernel.
+    match unsafe { (*ops4()).splice_read } {
+        // SAFETY: TCP's own, with what it expects.
+        Some(base) => unsafe { base(socket, pos, pipe, len, flags) },
+        None => EINVAL.to_errno() as isize,
+    }
+}
+
+/// # Safety
+///
+/// As `struct proto_ops` says.
+unsafe extern "C" fn mmap<H: Hook>(
+    file: *mut ffi::file,
+    socket: *mut ffi::socket,
+    vma: *mut ffi::vm_area_struct,
+) -> c_int {
+    // SAFETY: An attached socket has a `struct sock`.
+    let _held = step_aside::<H>(unsafe { (*socket).sk });
+    // SAFETY: A constant of the kernel.
+    match unsafe { (*ops4()).mmap } {
+        // SAFETY: TCP's own, with what it expects.
+        Some(base) => unsafe { base(file, socket, vma) },
+        None => EINVAL.to_errno(),
+    }
+}
