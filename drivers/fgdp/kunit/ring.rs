@@ -168,7 +168,7 @@ mod tests {
         let at = lane_area(SLOT, 0);
         group
             .slot
-            .store(at.wrapping_add(crate::proto::wire::LANE_MSGS_OFFSET), 6);
+            .store(at.wrapping_add(crate::proto::wire::LANE_MSGS_OFFSET), 0xffff);
         group.slot.store(at.wrapping_add(lane::TAIL), 1);
         assert_eq!(rx.pop(&v), Err(Reason::BadMsg));
         assert_eq!(rx.arm(&v), Err(Reason::BadMsg));
