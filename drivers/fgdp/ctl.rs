@@ -172,8 +172,7 @@ impl Device {
         };
         let waited = task::clock_ns().saturating_sub(peer.since) / 1_000_000;
         // Not one that was opened anew meanwhile.
-        let late = peer.chan.is_opening() && waited >= u64::from(CHANNEL_TIMEOUT_MS);
-        if late || peer.chan.is_closing() {
+        if peer.chan.is_opening() && waited >= u64::from(CHANNEL_TIMEOUT_MS) {
             self.feed(ctl, slot, Input::Timeout);
         }
     }

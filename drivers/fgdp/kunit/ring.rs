@@ -166,9 +166,10 @@ mod tests {
         let v = view(&group);
         let (_, mut rx) = lane_at(&group, 0);
         let at = lane_area(SLOT, 0);
-        group
-            .slot
-            .store(at.wrapping_add(crate::proto::wire::LANE_MSGS_OFFSET), 0xffff);
+        group.slot.store(
+            at.wrapping_add(crate::proto::wire::LANE_MSGS_OFFSET),
+            0xffff,
+        );
         group.slot.store(at.wrapping_add(lane::TAIL), 1);
         assert_eq!(rx.pop(&v), Err(Reason::BadMsg));
         assert_eq!(rx.arm(&v), Err(Reason::BadMsg));

@@ -210,8 +210,8 @@ fn stream_ops<H: Hook>(base: *const ffi::proto_ops) -> Result<KBox<ffi::proto_op
 fn path<H: Hook>(sk: *mut ffi::sock) -> Option<Arc<H::Path>> {
     let _rcu = rcu::read_lock();
     // SAFETY: A live TCP socket.
-    let ours =
-        unsafe { ffi::fgdp_helper_tcp_ulp_ops(sk) } == ULP.load(Ordering::Acquire).cast_const();
+    let ulp = unsafe { ffi::fgdp_helper_tcp_ulp_ops(sk) };
+    let ours = ulp == ULP.load(Ordering::Acquire).cast_const();
     // SAFETY: As above, under RCU.
     let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk) }
         .cast_const()
@@ -409,8 +409,8 @@ unsafe extern "C" fn shutdown<H: Hook>(sk: *mut ffi::sock, how: c_int) {
 unsafe extern "C" fn close<H: Hook>(sk: *mut ffi::sock, timeout: c_long) {
     // SAFETY: By this function's contract.
     let sock = unsafe { TcpSock::from_raw(sk) };
-    if path::<H>(sk).is_none_or(|path| H::close(&path, sock, timeout as isize)) {
-        sock.tcp_close(timeout as isize);
+    if path::<H>(sk).is_none_or(|path| H::close(&path, sock, timeout)) {
+        sock.tcp_close(timeout);
     }
 }
 
