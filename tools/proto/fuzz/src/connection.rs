@@ -2,7 +2,7 @@
 //! A connection whose other side the fuzzer plays.
 
 use fgdp_proto::proto::grant::Accepted;
-use fgdp_proto::proto::stream::{Conn, Ring};
+use fgdp_proto::proto::stream::{Conn, Ring, Source, TxPath};
 use fgdp_proto::proto::wire::*;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
@@ -13,12 +13,17 @@ const ID: u32 = 1 << 16 | 3;
 /// All words of a connection entry, on a stream.
 pub fn s_12_connection(data: &[u8]) {
     // The end of the data is the end of the run.
-    let _end = run(Kind::Stream, &mut Unstructured::new(data));
+    let _end = run(Conn::new(ID, Kind::Stream), &mut Unstructured::new(data));
 }
 
 /// The same with records, whose headers lie in the ring.
 pub fn s_13_record(data: &[u8]) {
-    let _end = run(Kind::SeqPacket, &mut Unstructured::new(data));
+    let _end = run(Conn::new(ID, Kind::SeqPacket), &mut Unstructured::new(data));
+}
+
+/// The same on a connection that carries TCP.
+pub fn t_11_carried(data: &[u8]) {
+    let _end = run(Conn::new_carried(ID), &mut Unstructured::new(data));
 }
 
 /// Offset in the group of a word of the peer's entry.
@@ -26,12 +31,13 @@ fn word(off: u64) -> u64 {
     base(2) + conn_entry(ID) + off
 }
 
-fn run(kind: Kind, u: &mut Unstructured<'_>) -> Result<()> {
+fn run(mut conn: Conn, u: &mut Unstructured<'_>) -> Result<()> {
     let group = Group::new();
     let slot = group.slot(base(1));
     let v = view(&slot, &group);
     group.poke(word(conn::ID), ID);
-    let mut conn = Conn::new(ID, kind);
+    let kind = conn.kind();
+    let last = if conn.is_carried() { 24 } else { 17 };
     conn.init_entry(&v);
     conn.set_peer(&v, ID).unwrap();
     let mut acc = accepted();
@@ -42,7 +48,7 @@ fn run(kind: Kind, u: &mut Unstructured<'_>) -> Result<()> {
         bad = broken;
     };
     while !u.is_empty() {
-        match u.int_in_range(0..=17)? {
+        match u.int_in_range(0..=last)? {
             // A ring as an honest peer would give it, or nearly so.
             0 => {
                 let pfn = first_extent(2) + u32::from(u.arbitrary::<u16>()?) % 1600;
@@ -132,6 +138,47 @@ fn run(kind: Kind, u: &mut Unstructured<'_>) -> Result<()> {
             }
             16 => {
                 acc.remove(u.int_in_range(1..=2)?);
+            }
+            18 => {
+                let flags = word(conn::TX_FLAGS);
+                group.poke(flags, group.peek(flags) | 1 << u.int_in_range(0..=4)?);
+            }
+            19 => {
+                let flags = word(conn::RX_FLAGS);
+                group.poke(flags, group.peek(flags) | 1 << u.int_in_range(0..=2)?);
+            }
+            20 => {
+                let (copied, next) = (u.arbitrary()?, u.arbitrary()?);
+                let source = conn.rx_source(&v, &acc, copied, next);
+                if conn.rx_stopped() {
+                    assert_eq!(source, Ok(Source::Back));
+                } else if let Ok(Source::Ring(unread)) = source {
+                    check_rx(&conn, &acc, unread, copied);
+                }
+            }
+            21 => {
+                let _ = conn.tx_switch(&v, u.arbitrary()?);
+            }
+            22 => {
+                let path = conn.tx_path(&v, u.arbitrary()?);
+                assert!(path.is_ok() || !conn.is_cut());
+                let spans = conn.tx_rest_spans(&v, u32::MAX);
+                if let Ok(TxPath::Rest(n)) = path {
+                    assert_eq!(spans.bytes(), n);
+                }
+                assert!(spans.iter().all(|s| s.off + u64::from(s.len) <= SLOT));
+                conn.tx_rest_sent(u.arbitrary()?);
+            }
+            23 => {
+                let _ = match u.arbitrary()? {
+                    true => conn.tx_back(&v),
+                    false => conn.rx_stop(&v),
+                };
+            }
+            24 => {
+                conn.cut(&v);
+                conn.tx_final(&v);
+                assert_ne!(conn.tx_path(&v, 0), Ok(TxPath::Wait));
             }
             _ => {
                 let unacked = conn.tx_unacked(&v);

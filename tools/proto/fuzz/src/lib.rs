@@ -8,10 +8,11 @@ mod lane;
 mod memory;
 mod tables;
 
-pub use connection::{s_12_connection, s_13_record};
+pub use connection::{s_12_connection, s_13_record, t_11_carried};
 pub use lane::l_3_lane;
 pub use tables::{h_2_table, h_4_directory, m_6_headers};
 
+use fgdp_proto::proto::stream::Endpoint;
 use fgdp_proto::proto::wire::*;
 
 /// The configuration space.
@@ -98,5 +99,38 @@ pub fn l_9_message(data: &[u8]) {
             assert!(back.iter().zip(&words).all(|(b, w)| *b == 0 || b == w));
         }
         Err(reason) => assert_eq!(reason, Reason::BadMsg),
+    }
+}
+
+/// A proposal to carry a TCP connection, from one who knows it but for some bits.
+pub fn t_3_proposal(data: &[u8]) {
+    let own = Endpoint {
+        addr: *b"0123456789abcdef",
+        peer_addr: *b"ghijklmnopqrstuv",
+        port: 443,
+        peer_port: 50_000,
+        isn: 0x89ab_cdef,
+        peer_isn: 0xffff_fff0,
+    };
+    let peer = Endpoint {
+        addr: own.peer_addr,
+        peer_addr: own.addr,
+        port: own.peer_port,
+        peer_port: own.port,
+        isn: own.peer_isn,
+        peer_isn: own.isn,
+    };
+    let right = peer.propose(0x1_0001);
+    let mut words = Msg::Carry(right).encode();
+    for (word, bytes) in words.iter_mut().zip(data.chunks_exact(4)) {
+        *word ^= u32::from_le_bytes(bytes.try_into().unwrap());
+    }
+    if let Ok(Msg::Carry(carry)) = Msg::decode(&words) {
+        let same = Carry {
+            peer_conn: right.peer_conn,
+            ..carry
+        };
+        assert_eq!(own.check(&carry, true).is_ok(), same == right);
+        assert_eq!(own.check(&carry, false), Err(Refusal::NoSocket));
     }
 }

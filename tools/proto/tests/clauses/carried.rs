@@ -7,7 +7,7 @@ use fgdp_proto::proto::wire::*;
 
 use crate::memory::{accepted, attach, first_extent, slot_base, view, Group, Slot};
 
-const ID: u32 = 1 << 16 | 7;
+const ID: u32 = (1 << 16) | 7;
 
 /// Both members have a carried connection; `a` is member 1, `b` member 2.
 struct Pair<'a> {

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use fgdp_proto::proto::grant::Accepted;
 use fgdp_proto::proto::mem::{Mem, MemMut, View};
 use fgdp_proto::proto::ring::{LaneRx, LaneTx, PushError};
-use fgdp_proto::proto::stream::{Conn, Ring};
+use fgdp_proto::proto::stream::{Conn, Ring, Source, TxPath};
 use fgdp_proto::proto::wire::*;
 use proptest::prelude::*;
 
@@ -112,7 +112,25 @@ struct Peer<'a> {
     accepted: Accepted,
 }
 
-fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
+/// What a connection is for.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Bytes,
+    Records,
+    Tcp,
+}
+
+impl Use {
+    fn conn(self) -> Conn {
+        match self {
+            Use::Bytes => Conn::new(0x1_0001, Kind::Stream),
+            Use::Records => Conn::new(0x1_0001, Kind::SeqPacket),
+            Use::Tcp => Conn::new_carried(0x1_0001),
+        }
+    }
+}
+
+fn victim_conn(what: Use, seed: u64, rate: u64, ops: &[(u8, u32)]) {
     let group = Group::new(2);
     let slots = [attach(&group, 1), attach(&group, 2)];
     let window = Hostile {
@@ -123,10 +141,10 @@ fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
     let v = hostile_view(&slots[1], &window);
     let mut peer = Peer {
         v: view(&slots[0], &group, 2),
-        conn: Conn::new(0x1_0001, kind),
+        conn: what.conn(),
         accepted: accepted(2),
     };
-    let mut conn = Conn::new(0x1_0001, kind);
+    let mut conn = what.conn();
     conn.init_entry(&v);
     peer.conn.init_entry(&peer.v);
     peer.conn.set_peer(&peer.v, 0x1_0001).unwrap();
@@ -143,7 +161,7 @@ fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
             pfn,
             frames: 4 << (n % 5),
         };
-        match op % 18 {
+        match op % 24 {
             0..=2 => {
                 let Some(avail) = latch.see(conn.rx_avail(&v, &acc)) else {
                     continue;
@@ -155,7 +173,7 @@ fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
             }
             4 => {
                 if let Some(Some(len)) = latch.see(conn.rx_record(&v)) {
-                    assert_eq!(kind, Kind::SeqPacket);
+                    assert!(matches!(what, Use::Records));
                     assert_eq!(conn.rx_spans(RECORD_HDR, len).bytes(), len);
                     let _ = latch.see(conn.rx_consume_record(&v));
                 }
@@ -195,6 +213,7 @@ fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
                 let _ = latch.see(conn.peer_rx_shut(&v));
                 let _ = latch.see(conn.arm_close(&v));
             }
+            13 if conn.is_cut() => assert_eq!(conn.poll_done(&v), Ok(None)),
             13 => {
                 let _ = latch.see(conn.poll_done(&v));
             }
@@ -219,6 +238,16 @@ fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
                     let _ = peer.conn.tx_publish(&peer.v, size);
                 }
             }
+            18..=21 => victim_tcp(&mut conn, &v, &acc, &mut latch, n),
+            22 => {
+                let _ = peer.conn.tx_switch(&peer.v, n % 50);
+                if n % 40 == 0 {
+                    let _ = peer.conn.tx_back(&peer.v);
+                }
+                if n % 40 == 1 {
+                    let _ = peer.conn.rx_stop(&peer.v);
+                }
+            }
             _ => {
                 if let Ok(n) = peer.conn.rx_avail(&peer.v, &peer.accepted) {
                     let _ = peer.conn.rx_consume(&peer.v, n);
@@ -226,6 +255,60 @@ fn victim_conn(kind: Kind, seed: u64, rate: u64, ops: &[(u8, u32)]) {
             }
         }
         assert_eq!(conn.broken(), latch.0);
+    }
+}
+
+/// The same on a connection that may carry TCP.
+fn victim_tcp(conn: &mut Conn, v: &HostileView<'_>, acc: &Accepted, latch: &mut Latch, n: u32) {
+    match n % 8 {
+        0..=2 => {
+            let source = conn.rx_source(v, acc, n % 50, n % 60);
+            if conn.rx_stopped() {
+                assert_eq!(source, Ok(Source::Back));
+            } else if let Some(Source::Ring(unread)) = latch.see(source) {
+                check_spans(conn, acc, n, unread);
+            }
+        }
+        3 => {
+            let _ = latch.see(conn.tx_switch(v, n % 50));
+        }
+        4..=6 => {
+            let path = conn.tx_path(v, n % 50);
+            let path = if conn.is_cut() {
+                Some(path.unwrap())
+            } else {
+                latch.see(path)
+            };
+            let rest = match path {
+                Some(TxPath::Rest(rest)) => rest,
+                _ => 0,
+            };
+            assert!(rest <= 8 << 20);
+            let spans = conn.tx_rest_spans(v, u32::MAX);
+            if path.is_some() {
+                assert_eq!(spans.bytes(), rest);
+            }
+            for span in &spans {
+                assert!(span.off + u64::from(span.len) <= SLOT);
+                assert!(span.off >= u64::from(first_extent(2)) * 4096 - slot_base(2));
+            }
+            conn.tx_rest_sent(n % 3000);
+        }
+        _ if !conn.is_carried() => {}
+        _ if n % 64 == 7 => {
+            let _ = conn.tx_back(v);
+        }
+        _ if n % 64 == 15 => {
+            let _ = conn.rx_stop(v);
+        }
+        _ if n % 512 == 23 => conn.cut(v),
+        _ if n % 512 == 31 => {
+            conn.cut(v);
+            conn.tx_final(v);
+            let path = conn.tx_path(v, 0).unwrap();
+            assert_ne!(path, TxPath::Wait);
+        }
+        _ => {}
     }
 }
 
@@ -311,13 +394,12 @@ proptest! {
 
     #[test]
     fn b_2_hostile_connection_breaks_or_behaves(
-        packets in any::<bool>(),
+        what in prop_oneof![Just(Use::Bytes), Just(Use::Records), Just(Use::Tcp), Just(Use::Tcp)],
         seed in any::<u64>(),
         rate in prop_oneof![1u64..4, 4u64..60],
         ops in prop::collection::vec(any::<(u8, u32)>(), 1..200),
     ) {
-        let kind = if packets { Kind::SeqPacket } else { Kind::Stream };
-        victim_conn(kind, seed, rate, &ops);
+        victim_conn(what, seed, rate, &ops);
     }
 
     #[test]

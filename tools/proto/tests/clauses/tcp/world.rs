@@ -18,14 +18,14 @@ pub enum Answer {
     None,
 }
 
-const IDS: [u32; 2] = [1 << 16 | 4, 2 << 16 | 9];
+const IDS: [u32; 2] = [(1 << 16) | 4, (2 << 16) | 9];
 const POISON: u8 = 0xee;
 
 /// The byte that a thread of end `i` writes at a position of its own; the high
 /// bit says which thread.
 fn pattern(i: usize, thread: usize, pos: u64) -> u8 {
     let x = pos.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((i as u64) << 13);
-    ((x >> 40) as u8 ^ x as u8) & 0x7f | (thread as u8) << 7
+    ((x >> 40) as u8 ^ x as u8) & 0x7f | ((thread as u8) << 7)
 }
 
 /// One direction of TCP.
