@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Events that wait for a guest, and which of them may be lost (H-6).
+//!
+//! A guest that lost events ends its channels to all others. So no peer may make it lose some: what one member can
+//! have waiting for another is bounded, and all of that fits.
 
 use super::calls::Event;
 use super::group::{Group, Presence};
 
-/// Events that wait for a guest at most. What it needs is far below: three of each peer's channel (C-5).
-const MAX_EVENTS: usize = 512;
+/// Events that wait for a guest at most: of each peer one of its entry, three of its channel (C-5), its offers and as
+/// many revocations. What peers answer to the guest comes on top: if that is too much, it is its own doing.
+const MAX_EVENTS: usize = 640;
 /// Ranges in these events at most: what waits is kept at each change, and shall not be large.
 const MAX_RANGES: usize = 2048;
+/// Offers of one member that may wait for another, and ranges in them.
+const MAX_OFFERS: usize = 8;
+const MAX_OFFERED_RANGES: usize = 64;
 
 impl Group {
     /// An event for the member in `slot`, if it is ready.
@@ -23,17 +30,35 @@ impl Group {
         let of_channel = matches!(event, Event::Channel { .. });
         // It reads the directory anew and ends its channels when it finds LOST, so this is nothing new to it by then.
         let covered = !of_channel && m.events.contains(&Event::Lost);
-        // One that still waits will make it read the entry as it is then. So nobody can fill this with changes of
-        // its own entry.
-        let of_peer = m.events.iter().rev().find(|e| e.peer() == event.peer());
-        let repeated = matches!(event, Event::Peer { .. }) && of_peer == Some(&event);
+        // One that still waits will make it read the entry as it is then.
+        let repeated = matches!(event, Event::Peer { .. }) && m.events.contains(&event);
         if covered || repeated {
             return;
         }
         m.events.push_back(event);
         let ranges: usize = m.events.iter().map(Event::ranges).sum();
-        if m.events.len() > MAX_EVENTS || ranges > MAX_RANGES {
+        if !self.resuming && (m.events.len() > MAX_EVENTS || ranges > MAX_RANGES) {
             self.lose(slot);
+        }
+    }
+
+    /// Whether an offer of `slot` with so many ranges may wait for `peer`.
+    pub(super) fn may_offer(&self, slot: u32, peer: u32, ranges: usize) -> bool {
+        let Some(m) = self.state.members.get(&peer) else {
+            return false;
+        };
+        let of_slot = m.events.iter().filter(|e| e.peer() == Some(slot));
+        let waiting: Vec<usize> = of_slot.map(Event::ranges).filter(|n| *n > 0).collect();
+        waiting.len() < MAX_OFFERS && waiting.iter().sum::<usize>() + ranges <= MAX_OFFERED_RANGES
+    }
+
+    /// `slot` goes, or begins anew: what it did until then is void for those who have not heard of it (C-6).
+    pub(super) fn forget_events_of(&mut self, slot: u32) {
+        if self.resuming {
+            return;
+        }
+        for m in self.state.members.values_mut() {
+            m.events.retain(|e| e.peer() != Some(slot));
         }
     }
 
@@ -154,27 +179,29 @@ mod tests {
         }
     }
 
-    /// More offers and revocations of `B` than are kept.
-    fn flood(group: &mut Group) {
-        let peer_generation = group.member(DEAF).unwrap().generation;
+    fn frames(group: &mut Group, op: FramesOp, slots: [u32; 2], extent: u32) -> Result<(), Status> {
         let range = Range {
-            pfn: (B << 12) + 2048,
+            pfn: (slots[0] << 12) + 2048,
             frames: 512,
         };
+        let ranges: &[Range] = if op == FramesOp::Offer { &[range] } else { &[] };
+        let frames = Frames {
+            op,
+            peer: slots[1],
+            peer_generation: group.member(slots[1]).unwrap().generation,
+            extent,
+            ranges: Ranges::new(ranges).unwrap(),
+        };
+        call(group, slots[0], Request::Frames(frames))
+    }
+
+    /// The deaf guest makes `B` answer until that is more than is kept.
+    fn flood(group: &mut Group) {
         for extent in 0..MAX_EVENTS as u32 {
-            for (op, ranges) in [
-                (FramesOp::Offer, [range].as_slice()),
-                (FramesOp::Revoke, &[]),
-            ] {
-                let frames = Frames {
-                    op,
-                    peer: DEAF,
-                    peer_generation,
-                    extent,
-                    ranges: Ranges::new(ranges).unwrap(),
-                };
-                call(group, B, Request::Frames(frames)).unwrap();
-            }
+            frames(group, FramesOp::Offer, [DEAF, B], extent).unwrap();
+            frames(group, FramesOp::Accept, [B, DEAF], extent).unwrap();
+            frames(group, FramesOp::Release, [B, DEAF], extent).unwrap();
+            group.member(B).unwrap().events.clear();
         }
     }
 
@@ -207,18 +234,68 @@ mod tests {
             channel(&mut group, A, DEAF, false).unwrap();
             group.reset(A);
             hello(&mut group, A).unwrap();
-            assert!(waiting(&mut group).len() <= MAX_EVENTS);
+            assert!(waiting(&mut group).len() <= 4);
         }
-        assert!(lost(&mut group) > 1);
+        assert_eq!(
+            lost(&mut group),
+            0,
+            "no peer can make another one lose events"
+        );
+        let peer = Event::Peer {
+            peer: A,
+            generation: group.member(A).unwrap().generation,
+        };
         channel(&mut group, A, DEAF, true).unwrap();
         let open = told(&mut group, A, true);
-        assert_eq!(waiting(&mut group).back(), Some(&open));
-        // A member that is not there has no channel, though its generation is still that.
-        channel(&mut group, B, DEAF, false).unwrap();
-        let close = told(&mut group, B, false);
+        assert_eq!(*waiting(&mut group), [peer.clone(), open]);
         group.detach(A);
-        group.lose(DEAF);
-        assert_eq!(*waiting(&mut group), [close, Event::Lost]);
+        assert_eq!(*waiting(&mut group), [peer]);
+    }
+
+    #[test]
+    fn a_peer_cannot_fill_the_queue_with_offers() {
+        let mut group = group();
+        let mut refused = 0;
+        for extent in 0..MAX_EVENTS as u32 {
+            match frames(&mut group, FramesOp::Offer, [B, DEAF], extent) {
+                Ok(()) => frames(&mut group, FramesOp::Revoke, [B, DEAF], extent).unwrap(),
+                Err(status) => {
+                    assert_eq!(status, Status::Quota);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(refused, MAX_EVENTS - MAX_OFFERS);
+        assert_eq!(waiting(&mut group).len(), 2 * MAX_OFFERS);
+        assert_eq!(
+            group.state.grants.offered_by(B),
+            0,
+            "refused, yet in the table"
+        );
+        assert_eq!(lost(&mut group), 0);
+        // Each of the others may have as much: it fits.
+        let most = (abi::MAX_SLOTS - 2) * (1 + 3 + 2 * MAX_OFFERS);
+        assert!(most <= MAX_EVENTS && (abi::MAX_SLOTS - 2) * MAX_OFFERED_RANGES <= MAX_RANGES);
+        // Taken, there is room again.
+        waiting(&mut group).clear();
+        frames(&mut group, FramesOp::Offer, [B, DEAF], 1).unwrap();
+    }
+
+    /// How many of the oldest were delivered is counted from the front.
+    #[test]
+    fn a_new_worker_takes_nothing_out_before_it_knows_what_was_delivered() {
+        let mut group = group();
+        channel(&mut group, A, DEAF, true).unwrap();
+        channel(&mut group, B, DEAF, false).unwrap();
+        let before = waiting(&mut group).clone();
+        group.resuming = true;
+        group.detach(A);
+        group.reset(A);
+        assert!(waiting(&mut group).iter().take(2).eq(&before));
+        group.resuming = false;
+        group.detach(B);
+        assert_eq!(*waiting(&mut group).front().unwrap(), before[0]);
+        assert!(!waiting(&mut group).contains(&before[1]));
     }
 
     #[test]
@@ -235,11 +312,10 @@ mod tests {
             generation: group.member(peer).unwrap().generation,
         });
         assert_eq!(*waiting(&mut group), [a.clone(), b.clone()]);
-        // Not across what else it did.
         channel(&mut group, A, DEAF, true).unwrap();
         call(&mut group, A, Request::AddrAdd([A as u8; 16])).unwrap();
         let open = told(&mut group, A, true);
-        assert_eq!(*waiting(&mut group), [a.clone(), b, open, a]);
+        assert_eq!(*waiting(&mut group), [a, b, open]);
     }
 
     #[test]

@@ -184,6 +184,9 @@ impl Group {
             })
             .collect();
         match f.op {
+            FramesOp::Offer if !self.may_offer(slot, f.peer, ranges.len()) => {
+                return Err(Status::Quota)
+            }
             FramesOp::Offer => {
                 let plan = self.member_plan(slot).ok_or(Status::State)?;
                 let bounds = Bounds {

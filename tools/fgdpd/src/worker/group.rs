@@ -101,6 +101,8 @@ pub struct Group {
     pub dirty: u32,
     /// Doorbell devices: id and process.
     pub doorbells: Vec<(u32, i32)>,
+    /// The oldest events may have reached their guests already: none is taken out until that is known.
+    pub resuming: bool,
 }
 
 /// Whether the log gets a line for something that a guest did for the `count`th time: no guest can fill it.
@@ -120,6 +122,7 @@ impl Group {
             state: GroupState::default(),
             dirty: 0,
             doorbells: Vec::new(),
+            resuming: false,
         };
         group.state_for_plan();
         group
@@ -194,6 +197,7 @@ impl Group {
             .grants
             .remove_all(|k| k.owner == slot || k.peer == slot);
         self.state.pairs.forget(slot);
+        self.forget_events_of(slot);
         if let Some(m) = self.state.members.get_mut(&slot) {
             m.presence = presence;
             m.addrs.clear();

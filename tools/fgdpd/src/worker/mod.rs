@@ -226,6 +226,7 @@ impl Worker {
                 let mut group = Group::new(plan);
                 if let Some(state) = self.kept.groups.remove(&group.plan.index) {
                     group.state = state;
+                    group.resuming = true;
                     let plan = group.plan.clone();
                     group.replan(plan);
                 }
@@ -283,22 +284,28 @@ impl Worker {
 
     /// Everything has been told: go on where the last worker was.
     fn start(&mut self) -> Result<()> {
-        for device in self.devices.values_mut() {
+        for device in self.devices.values_mut().filter(|d| d.attached) {
             let Some(g) = self.groups.get_mut(device.group) else {
                 continue;
             };
-            let slot = device.slot;
-            if device.attached {
-                let delivered = device.resume();
-                let rings = g.group.ringers(slot);
-                device.rung = [rings; abi::MAX_LANES];
-                if let Some(m) = g.group.member(slot) {
-                    m.events.drain(..delivered.min(m.events.len()));
-                }
-            } else if g.group.member(slot).is_some_and(|m| m.serial != 0) {
-                // QEMU went while nobody worked.
+            let delivered = device.resume();
+            let rings = g.group.ringers(device.slot);
+            device.rung = [rings; abi::MAX_LANES];
+            if let Some(m) = g.group.member(device.slot) {
+                m.events.drain(..delivered.min(m.events.len()));
+            }
+        }
+        for g in &mut self.groups {
+            g.group.resuming = false;
+        }
+        // Whose QEMU went while nobody worked.
+        for device in self.devices.values_mut().filter(|d| !d.attached) {
+            let Some(g) = self.groups.get_mut(device.group) else {
+                continue;
+            };
+            if g.group.member(device.slot).is_some_and(|m| m.serial != 0) {
                 device.detach();
-                g.group.detach(slot);
+                g.group.detach(device.slot);
             }
         }
         if let Some(device) = self
