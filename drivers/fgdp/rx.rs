@@ -3,13 +3,13 @@
 //! Receiving: the peer's ring to user memory.
 
 use crate::conn::{Connection, Phase};
-use crate::proto::stream::Spans;
+use crate::proto::stream::{Notify, Spans};
 use crate::proto::wire::{Kind, RECORD_HDR};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::RecvMsg;
-use crate::tx::FAULTS;
+use crate::tx::{FAULTS, SHORT};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 
@@ -138,6 +138,18 @@ pub(crate) fn read(
     Err(EFAULT)
 }
 
+/// What came of the first look.
+enum Tried {
+    /// So many bytes, of so many that there were.
+    Got(u32, u32, Notify),
+    /// Where the bytes are, which are copied without the lock, and how many there are.
+    Long(Spans, u32),
+    /// User memory is not there.
+    Fault,
+    /// Nothing to read.
+    Empty,
+}
+
 fn try_read(
     conn: &Connection,
     msg: &mut RecvMsg<'_>,
@@ -148,13 +160,28 @@ fn try_read(
     let _rx = conn.rx.lock();
     let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
     // An error means that the connection is dead: then there is nothing to read.
-    let found = conn.with_rx(|proto, _, avail| Ok((proto.rx_spans(at, want), avail)));
-    let Ok((spans, avail)) = found else {
-        return Ok((0, false));
+    let tried = conn.with_rx(|proto, view, avail| {
+        let spans = proto.rx_spans(at, want);
+        if spans.bytes() == 0 {
+            return Ok(Tried::Empty);
+        }
+        if spans.bytes() > SHORT || how.peek || how.discard {
+            return Ok(Tried::Long(spans, avail));
+        }
+        match copy(conn, msg, &spans) {
+            0 => Ok(Tried::Fault),
+            n => Ok(Tried::Got(n, avail, proto.rx_consume(view, n)?)),
+        }
+    });
+    let (spans, avail) = match tried {
+        Ok(Tried::Long(spans, avail)) => (spans, avail),
+        Ok(Tried::Got(n, avail, notify)) => {
+            consumed(conn, n, notify);
+            return Ok((n as usize, n < avail));
+        }
+        Ok(Tried::Fault) => return Err(EFAULT),
+        Ok(Tried::Empty) | Err(_) => return Ok((0, false)),
     };
-    if spans.bytes() == 0 {
-        return Ok((0, false));
-    }
     let copied = if how.discard {
         spans.bytes()
     } else {
@@ -190,9 +217,13 @@ fn copy(conn: &Connection, msg: &mut RecvMsg<'_>, spans: &Spans) -> u32 {
 
 fn consume(conn: &Connection, n: u32) -> Result {
     let notify = conn.with(|proto, view| proto.rx_consume(view, n))?;
+    consumed(conn, n, notify);
+    Ok(())
+}
+
+fn consumed(conn: &Connection, n: u32, notify: Notify) {
     conn.counters.rx_bytes.add(n.into(), Relaxed);
     conn.notify_space(Ok(notify));
-    Ok(())
 }
 
 fn recv_record(

@@ -3,7 +3,7 @@
 //! Sending: user memory to the own ring.
 
 use crate::conn::{Connection, Phase};
-use crate::proto::stream::{Conn, Ring, Spans};
+use crate::proto::stream::{Conn, Notify, Ring, Spans};
 use crate::proto::wire::{Kind, FRAME_SHIFT, RECORD_HDR, RING_MAX_FRAMES, RING_MIN_FRAMES};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
@@ -85,15 +85,46 @@ pub(crate) fn write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> R
     Err(EFAULT)
 }
 
+/// Bytes that are copied under the connection's lock: taking it twice costs more.
+pub(crate) const SHORT: u32 = 1024;
+
+/// What came of the first look.
+enum Tried {
+    /// So many bytes are on their way.
+    Sent(u32, Notify),
+    /// User memory is not there.
+    Fault,
+    /// Where there is space, for what is copied without the lock.
+    Long(Spans, Result),
+}
+
 fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
     let step = want.min(CHUNK);
-    let (mut spans, phase, shut) = conn.with_phase(|proto, view, phase| {
+    let tried = conn.with_phase(|proto, view, phase| {
         let shut = proto.peer_rx_shut(view)?;
-        Ok((proto.tx_spans(view, 0, step), phase, shut))
+        let spans = proto.tx_spans(view, 0, step);
+        let checked = check(sk, phase, shut);
+        if checked.is_err() || step > SHORT || spans.bytes() < step {
+            return Ok(Tried::Long(spans, checked));
+        }
+        match copy(conn, msg, &spans) {
+            0 => Ok(Tried::Fault),
+            n => Ok(Tried::Sent(n, proto.tx_publish(view, n)?)),
+        }
     })?;
-    check(sk, phase, shut)?;
+    let mut spans = match tried {
+        Tried::Sent(n, notify) => {
+            sent(conn, n, notify);
+            return Ok(n as usize);
+        }
+        Tried::Fault => return Err(EFAULT),
+        Tried::Long(spans, checked) => {
+            checked?;
+            spans
+        }
+    };
     if spans.bytes() < step {
         let free = space(sk, conn, want)?;
         spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(step))))?;
@@ -124,9 +155,13 @@ fn copy(conn: &Connection, msg: &mut SendMsg<'_>, spans: &Spans) -> u32 {
 
 fn publish(conn: &Connection, n: u32) -> Result {
     let notify = conn.with(|proto, view| proto.tx_publish(view, n))?;
+    sent(conn, n, notify);
+    Ok(())
+}
+
+fn sent(conn: &Connection, n: u32, notify: Notify) {
     conn.counters.tx_bytes.add(n.into(), Relaxed);
     conn.notify_data(Ok(notify));
-    Ok(())
 }
 
 fn send_record(
