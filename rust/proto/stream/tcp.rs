@@ -182,8 +182,6 @@ impl Conn {
         }
     }
 
-    // -------------------------------------------------------------- producer
-
     /// True if the next byte goes into the ring, as far as was seen. True for a
     /// connection that carries no TCP.
     pub fn tx_on_ring(&self) -> bool {
@@ -319,14 +317,18 @@ impl Conn {
         }
     }
 
+    /// Bytes behind the final head that went by TCP.
+    pub(super) fn tx_rest_gone(&self) -> u32 {
+        self.carried.as_ref().map_or(0, |c| c.rest_sent)
+    }
+
     /// Bytes that have to go by TCP, once the head is final.
     fn rest(&self) -> u32 {
         if self.tx.peer_rx & RX_STOP == 0 || !self.tx_keeps_bytes() {
             return 0;
         }
-        let sent = self.carried.as_ref().map_or(0, |c| c.rest_sent);
         let left = self.tx.tail.wrapping_sub(self.tx.head);
-        left.saturating_sub(sent)
+        left.saturating_sub(self.tx_rest_gone())
     }
 
     /// True if the rings have bytes that this side may have to send by TCP: their
@@ -338,8 +340,6 @@ impl Conn {
             .as_ref()
             .is_some_and(|c| !c.lost && !void && left > c.rest_sent)
     }
-
-    // -------------------------------------------------------------- consumer
 
     /// Flags that a producer may have set (S-12, T-11).
     pub(super) fn tx_flags_ok(&self, flags: u32) -> bool {
@@ -443,11 +443,9 @@ impl Conn {
         self.rx.flags & RX_STOP != 0
     }
 
-    // ------------------------------------------------------- channel's end
-
     /// The channel ends: stops reading, and looks at the peer's entry no more but
-    /// by [`Conn::tx_final`]. To be called before CHANNEL_CLOSE, also when the peer is not known
-    /// yet (T-13).
+    /// by [`Conn::tx_final`]. To be called before CHANNEL_CLOSE, also when the peer
+    /// is not known yet (T-13).
     pub fn cut<S: MemMut + ?Sized, W: Mem + ?Sized>(&mut self, v: &View<'_, S, W>) {
         // The host tells the peer.
         let _ = self.rx_stop(v);
@@ -475,7 +473,7 @@ impl Conn {
 
     /// After [`Conn::cut`], when the peer's generation is gone or this side waited
     /// long enough: nobody will know what the peer has. The connection is to be
-    /// reset, unless nothing was unread.
+    /// reset, unless nothing was unread, or the peer had stopped before.
     pub fn tx_give_up(&mut self) {
         let known = self.tx.peer_rx & RX_STOP != 0 || !self.tx_has(TX_RING);
         let left = self.tx.tail != self.tx.head;

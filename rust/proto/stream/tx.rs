@@ -267,7 +267,8 @@ impl Conn {
         self.announce()
     }
 
-    /// Bytes published that the peer has not consumed.
+    /// Bytes published that the peer has not consumed, and that did not go by TCP
+    /// since.
     ///
     /// # Errors
     ///
@@ -277,7 +278,8 @@ impl Conn {
         v: &View<'_, S, W>,
     ) -> Result<u32, Reason> {
         self.refresh_head(v)?;
-        Ok(self.tx.tail.wrapping_sub(self.tx.head))
+        let unread = self.tx.tail.wrapping_sub(self.tx.head);
+        Ok(unread.saturating_sub(self.tx_rest_gone()))
     }
 
     /// True if the peer will read no more: writing is an error (EPIPE).

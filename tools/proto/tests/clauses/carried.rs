@@ -230,6 +230,7 @@ fn t_8_stop_makes_the_head_final_and_the_rest_goes_by_tcp() {
         assert_eq!(spans.as_slice()[0].off, first + 10_000);
         p.a.tx_rest_sent(7000);
         assert_eq!(p.path(7500), TxPath::Rest(rest - 7000));
+        assert_eq!(p.a.tx_unacked(&p.av), Ok(rest - 7000));
         let spans = p.a.tx_rest_spans(&p.av, 5);
         assert_eq!(spans.as_slice()[0].off, first + (17_000 - (16 << 10)));
         p.a.tx_rest_sent(u32::MAX);

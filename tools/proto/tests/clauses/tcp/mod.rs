@@ -6,6 +6,7 @@
 //! Two threads write at each end. One of them may be inside TCP's send function
 //! when the direction is switched. What each wrote is read once and in order.
 
+mod ends;
 mod world;
 
 use proptest::prelude::*;
