@@ -136,6 +136,8 @@ pub struct Channel {
     /// Calls that the host has not answered.
     open_pending: u32,
     close_pending: u32,
+    /// See [`Channel::peer_closed`].
+    peer_closed: bool,
     want: bool,
     stopped: bool,
 }
@@ -157,6 +159,7 @@ impl Channel {
             early: None,
             open_pending: 0,
             close_pending: 0,
+            peer_closed: false,
             want: false,
             stopped: false,
         }
@@ -184,10 +187,12 @@ impl Channel {
         matches!(self.own, Side::Opening | Side::Open) && !self.is_up()
     }
 
-    /// True if the peer closed in this round: heads of carried connections are
-    /// final (T-14).
+    /// True if the host said that the peer closed, in the round that is up or was
+    /// up last, and the peer's generation is the same: its heads of carried
+    /// connections are final (T-14). To be asked when [`Action::Down`] and
+    /// [`Action::Reclaim`] are done.
     pub fn peer_closed(&self) -> bool {
-        self.peer == Side::Closed
+        self.peer_closed
     }
 
     /// True if the channel will open when the last round has ended.
@@ -285,6 +290,7 @@ impl Channel {
         self.own = Side::Out;
         self.peer = Side::Out;
         self.next = Side::Out;
+        self.peer_closed = false;
         self.want = false;
         self.generation = ready;
         match (self.early, ready) {
@@ -299,6 +305,11 @@ impl Channel {
             }
             _ => {}
         }
+    }
+
+    fn up(&mut self, out: &mut Actions) {
+        self.peer_closed = false;
+        out.push(Action::Up);
     }
 
     fn on_peer_opened(&mut self, out: &mut Actions) {
@@ -321,7 +332,7 @@ impl Channel {
             Side::Opening => out.push(Action::PeerReady),
             Side::Open => {
                 out.push(Action::PeerReady);
-                out.push(Action::Up);
+                self.up(out);
             }
             Side::Closed => {}
         }
@@ -335,6 +346,7 @@ impl Channel {
             return;
         }
         self.peer = Side::Closed;
+        self.peer_closed = true;
         let reason = match reason {
             Reason::None | Reason::Unload => Reason::PeerClosed,
             reason => reason,
@@ -361,7 +373,7 @@ impl Channel {
         if status == Some(Status::Ok) {
             self.own = Side::Open;
             if self.peer == Side::Open {
-                out.push(Action::Up);
+                self.up(out);
             }
             return;
         }

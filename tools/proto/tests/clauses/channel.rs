@@ -63,6 +63,8 @@ struct Guest {
     hdr: ChanHdr,
     /// Times that the own area was made new.
     epoch: u32,
+    /// Called CLOSE since it last read.
+    closed: bool,
     /// Looks at the peer's lanes, in those epochs of both areas.
     reading: Option<(u32, u32)>,
     /// OPEN was given up, and the round has not ended since.
@@ -84,6 +86,7 @@ impl Guest {
                 reason: Reason::None,
             },
             epoch: generation * 1000,
+            closed: false,
             reading: None,
             open_lost: false,
             calls: VecDeque::new(),
@@ -129,6 +132,7 @@ impl World {
         let peer_reading = self.guests[1 - i].reading;
         let peer_epoch = self.guests[1 - i].epoch;
         let peer_generation = self.guests[1 - i].generation;
+        let peer_closed = self.guests[1 - i].closed;
         let known = self.guests[i].channel.generation();
         let g = &mut self.guests[i];
         match action {
@@ -145,12 +149,14 @@ impl World {
             Action::CallOpen { generation } => g.calls.push_back((Call::Open(generation), false)),
             Action::CallClose { generation, reason } => {
                 assert!(g.reading.is_none(), "closed while reading");
+                g.closed = true;
                 g.calls.push_back((Call::Close(generation, reason), false));
             }
             Action::PeerReady => {}
             Action::Up => {
                 assert!(g.reading.is_none());
                 g.reading = Some((g.epoch, peer_epoch));
+                g.closed = false;
                 // The peer reads: it reads the same two areas.
                 if let (Some((p, o)), true) = (peer_reading, known == Some(peer_generation)) {
                     assert_eq!((o, p), (g.epoch, peer_epoch));
@@ -168,6 +174,8 @@ impl World {
             Action::Reclaim => {
                 assert!(peer_reading.is_none(), "frames taken from the reader");
                 g.open_lost = false;
+                // Its last words are final.
+                assert!(!g.channel.peer_closed() || peer_closed || known != Some(peer_generation));
             }
         }
     }
@@ -415,6 +423,52 @@ const CLOSED: Input = Input::PeerClosed {
     generation: 1,
     reason: Reason::None,
 };
+
+#[test]
+fn t_14_the_peer_is_known_to_have_closed_when_both_have() {
+    let up: [(Input, &[Action]); 2] = [
+        (Input::OpenReply(Status::Ok), &[]),
+        (
+            Input::PeerOpened { generation: 1 },
+            &[Action::PeerReady, Action::Up],
+        ),
+    ];
+    let end: (Input, &[Action]) = (
+        Input::End(Reason::BadLane),
+        &[Action::Down(Reason::BadLane), close(Reason::BadLane)],
+    );
+    let closed: (Input, &[Action]) = (
+        CLOSED,
+        &[Action::Down(Reason::PeerClosed), close(Reason::PeerClosed)],
+    );
+    let done: (Input, &[Action]) = (Input::CloseReply(Status::Ok), &[]);
+    let over: (Input, &[Action]) = (Input::CloseReply(Status::Ok), &[Action::Reclaim]);
+    // This side first.
+    let c = script(&[&up[..], &[end, done]].concat());
+    assert!(!c.peer_closed());
+    let told: (Input, &[Action]) = (CLOSED, &[Action::Reclaim]);
+    let mut c = script(&[&up[..], &[end, done, told]].concat());
+    assert!(c.peer_closed() && c.is_quiet());
+    // Not of the next round.
+    c.handle(Input::Want);
+    c.handle(Input::OpenReply(Status::Ok));
+    c.handle(Input::PeerOpened { generation: 1 });
+    assert!(c.is_up() && !c.peer_closed());
+    // The peer first.
+    let c = script(&[&up[..], &[closed]].concat());
+    assert!(c.peer_closed());
+    let c = script(&[&up[..], &[closed, over]].concat());
+    assert!(c.peer_closed());
+    // Nobody knows what is in a slot that was cleared.
+    for generation in [2, 3] {
+        let mut c = script(&[&up[..], &[end]].concat());
+        c.handle(ready(generation));
+        assert!(!c.peer_closed());
+    }
+    let gone: (Input, &[Action]) = (Input::CloseReply(Status::NoPeer), &[Action::Reclaim]);
+    let c = script(&[&up[..], &[end, gone]].concat());
+    assert!(!c.peer_closed());
+}
 
 fn close(reason: Reason) -> Action {
     Action::CallClose {
