@@ -17,6 +17,7 @@ mod memory;
 mod messages;
 mod pool;
 mod records;
+mod rounds;
 mod streams;
 mod tcp;
 mod violations;
