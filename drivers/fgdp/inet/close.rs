@@ -35,6 +35,10 @@ fn finish(path: &Path, sk: &TcpSock) -> bool {
 /// The user is gone; true if TCP's close follows now.
 pub(super) fn close(path: &Arc<Path>, sk: &TcpSock, timeout: isize) -> bool {
     let Some(conn) = path.conn().filter(|_| path.is_agreed() && !path.is_plain()) else {
+        if let Some(conn) = path.conn().filter(|_| !path.is_plain()) {
+            // The peer may be agreeing just now: it finds that neither direction is to switch.
+            conn.close(false);
+        }
         path.set_plain();
         return true;
     };

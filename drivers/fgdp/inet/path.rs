@@ -271,7 +271,8 @@ impl Path {
         self.inet.remove(&self);
         let sk = self.sk.lock().take();
         if let Some(conn) = self.conn() {
-            conn.close(true);
+            // What a socket that is destroyed has not delivered is void, as TCP has told the peer.
+            conn.close(!grace && self.is_agreed());
         }
         drop(sk);
         if grace {

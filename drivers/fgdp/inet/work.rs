@@ -100,7 +100,13 @@ impl Path {
                 self.set_plain();
                 self.inet.counters.back.add(1, Relaxed);
             }
-        } else if self.has(todo::BACK) {
+        } else if self.has(todo::BACK) && !was_plain {
+            if let Some(conn) = self.conn() {
+                // The peer may be agreeing just now: it finds that neither direction is to switch.
+                conn.stop_sending();
+                conn.stop_reading();
+                conn.close(false);
+            }
             self.set_plain();
         }
         let fin_goes = matches!(self.tx_path(sk), TxPath::Back | TxPath::Tcp);
