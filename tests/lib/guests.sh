@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 selftest=$bin/fgdp-selftest
-size=${FGDP_TEST_MIB:-64}
+size=${FGDP_TEST_MIB:-1024}
 
 die() { # die WHY: the scenario has failed
 	echo "$*"
