@@ -334,7 +334,12 @@ impl Device {
                     .saturating_add(u32::from(reason.is_violation()));
                 // A peer that breaks rules all the time does not fill the log.
                 let quiet = state.violations > WARNINGS;
+                let closed = state.chan.peer_closed();
                 self.down(&peer, channel, reason, quiet);
+                if closed {
+                    // The peer has said its last word, and has not begun anything new.
+                    self.settle(slot, true);
+                }
                 None
             }
             Action::Reclaim => {

@@ -83,8 +83,8 @@ impl Connection {
                 copied = copied.wrapping_add(span.len);
             }
             if copied == 0 {
-                // No memory: nobody will know these bytes.
-                self.state.lock().proto.tx_give_up();
+                // No memory: these bytes are lost, and the stream with them.
+                let _told = self.state.lock().proto.tx_reset(&view);
                 break;
             }
             let _told = self.carried(|proto, _, _| {

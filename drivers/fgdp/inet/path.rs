@@ -138,6 +138,8 @@ impl Path {
     pub(crate) fn agree(self: &Arc<Self>) {
         self.inet.counters.carried.add(1, Relaxed);
         self.agreed.store(true, Release);
+        // Who waits for TCP's bytes waits for the ring's as well from here on.
+        self.wake();
         if self.todo.load(Acquire) != 0 {
             self.kick();
         }

@@ -172,7 +172,8 @@ fn accept(path: &Arc<Path>, channel: &Arc<Channel>, carry: &Carry) -> Result {
     }
     conn.serve(User::Tcp(path.clone()));
     path.set_conn(conn.clone());
-    path.agree();
+    // Before anything else that this side says of it.
     conn.send_accept();
+    path.agree();
     Ok(())
 }
