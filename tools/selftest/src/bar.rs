@@ -116,7 +116,10 @@ pub fn find(bar: usize, text: &str) -> Result<bool> {
     let ranges = if bar == 4 {
         slots(&memory)?
     } else {
-        vec![0..memory.len()]
+        Vec::from([Range {
+            start: 0,
+            end: memory.len(),
+        }])
     };
     for range in &ranges {
         for at in range.clone().step_by(FIND_WINDOW) {
