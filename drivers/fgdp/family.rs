@@ -18,7 +18,7 @@ use crate::sys::net::family::{Family, MAX_NAME};
 use crate::sys::net::msg::{RecvMsg, SendMsg};
 use crate::sys::net::sock::{Sock, SockRef};
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, SetOnce};
 
 /// How long a peer that is there may leave a CONNECT unanswered: as long as TCP tries by default.
 const CONNECT_TIMEOUT_MS: u32 = 127_000;
@@ -46,6 +46,8 @@ pub(crate) struct AfFgdp {
     kind: Kind,
     #[pin]
     inner: BhLock<Inner>,
+    /// The connection once it has been open: then the socket has no other one ever, and calls need no lock to find it.
+    open: SetOnce<Arc<Connection>>,
 }
 
 impl AfFgdp {
@@ -55,6 +57,17 @@ impl AfFgdp {
             Role::Connected(conn) => Some(conn.clone()),
             _ => None,
         }
+    }
+
+    /// The connection if it has ever been open.
+    fn opened(&self) -> Option<&Connection> {
+        if let Some(conn) = self.open.as_ref() {
+            return Some(conn);
+        }
+        let conn = self.connection().filter(|conn| conn.was_open())?;
+        // Whoever was first has put in the same one.
+        let _first = self.open.populate(conn);
+        Some(self.open.as_ref()?)
     }
 
     fn listener(&self) -> Option<Arc<Listener>> {
@@ -114,6 +127,7 @@ impl Family for AfFgdp {
             stack,
             kind,
             inner <- new_bhlock!(inner, "fgdp_sock"),
+            open: SetOnce::new(),
         }))
     }
 
@@ -139,6 +153,7 @@ impl Family for AfFgdp {
             stack,
             kind,
             inner <- new_bhlock!(inner, "fgdp_sock"),
+            open: SetOnce::new(),
         })
     }
 
@@ -370,11 +385,15 @@ impl Family for AfFgdp {
         if flags & MSG_OOB != 0 {
             return Err(sk.stream_error(flags, Errno::OpNotSupp.into()));
         }
-        // As TCP, which has EPIPE for a socket that never was connected.
-        let conn = sk.data().connection();
-        conn.ok_or(EPIPE)
-            .and_then(|conn| crate::tx::send(sk, &conn, msg))
-            .map_err(|e| sk.stream_error(flags, e))
+        let sent = match sk.data().opened() {
+            Some(conn) => crate::tx::send(sk, conn, msg),
+            // As TCP, which has EPIPE for a socket that never was connected.
+            None => sk.data().connection().ok_or(EPIPE).and_then(|conn| {
+                crate::tx::await_open(sk, &conn, msg)?;
+                crate::tx::send(sk, &conn, msg)
+            }),
+        };
+        sent.map_err(|e| sk.stream_error(flags, e))
     }
 
     fn recv(sk: &Sock<Self>, msg: &mut RecvMsg<'_>, len: usize, flags: u32) -> Result<usize> {
@@ -383,6 +402,9 @@ impl Family for AfFgdp {
         }
         if flags & MSG_ERRQUEUE != 0 {
             return Err(EAGAIN);
+        }
+        if let Some(conn) = sk.data().opened() {
+            return crate::rx::recv(sk, conn, msg, len, flags);
         }
         let conn = sk.data().connection().ok_or(Errno::NotConn)?;
         crate::rx::recv(sk, &conn, msg, len, flags)

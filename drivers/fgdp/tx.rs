@@ -18,9 +18,6 @@ const CHUNK: u32 = 64 << 10;
 /// `sendmsg(2)` on `sk`, which `conn` belongs to.
 pub(crate) fn send(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
-    if conn.is_opening() {
-        sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()))?;
-    }
     let sent = match conn.kind() {
         Kind::Stream => send_stream(sk, conn, msg, &mut timeo),
         Kind::SeqPacket => send_record(sk, conn, msg, &mut timeo),
@@ -33,6 +30,15 @@ pub(crate) fn send(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Re
             e
         }
     })
+}
+
+/// Waits until `conn` is not opening any more, as long as sending `msg` may wait.
+pub(crate) fn await_open(sk: &AnySock, conn: &Connection, msg: &SendMsg<'_>) -> Result {
+    let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
+    if conn.is_opening() {
+        sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()))?;
+    }
+    Ok(())
 }
 
 /// Why nothing can be sent any more, if that is so. `peer_shut`: the peer reads no more.
