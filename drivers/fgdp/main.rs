@@ -4,7 +4,8 @@
 //!
 //! The data's way through the files: `family` (system calls) to `tx` and `rx` (copies) to `conn`
 //! (one connection) to `channel` (one peer) to `transport`; messages come back through `lane`,
-//! the host's events through `ctl`, peers that connect through `accept`.
+//! the host's events through `ctl`, peers that connect through `accept`. TCP's connections enter
+//! by `inet` in place of `family`.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
