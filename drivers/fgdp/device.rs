@@ -421,14 +421,22 @@ impl Device {
 
     /// Runs `f` on all connections of `channel`. `f` is called without locks.
     pub(crate) fn each_connection(&self, channel: &Channel, mut f: impl FnMut(&Connection)) {
-        for at in 0..Self::TABLE_LEN {
-            let Some(conn) = self.connection_at(at) else {
-                continue;
-            };
+        for conn in self.connections() {
             if core::ptr::eq(&*conn.channel, channel) {
                 f(&conn);
             }
         }
+    }
+
+    /// All connections; the table is not locked between two of them.
+    fn connections(&self) -> impl Iterator<Item = Arc<Connection>> + '_ {
+        (0..Self::TABLE_LEN).filter_map(|at| self.connection_at(at))
+    }
+
+    /// Connections of channels to `slot` that have ended.
+    fn ended(&self, slot: u32) -> impl Iterator<Item = Arc<Connection>> + '_ {
+        self.connections()
+            .filter(move |c| c.channel.is_dead() && c.channel.peering.slot == slot)
     }
 
     /// Both sides are done with `conn`: its id and frames are free. When the channel is dead that is
@@ -459,26 +467,12 @@ impl Device {
     /// The channel to `slot` has ended: what its TCP connections have not delivered goes by TCP. `known`: the peer's
     /// last words can be read. Process context.
     pub(crate) fn settle(&self, slot: u32, known: bool) {
-        for at in 0..Self::TABLE_LEN {
-            let conn = self.connection_at(at);
-            if let Some(conn) =
-                conn.filter(|c| c.channel.is_dead() && c.channel.peering.slot == slot)
-            {
-                conn.end_carrying(known);
-            }
-        }
+        self.ended(slot).for_each(|conn| conn.end_carrying(known));
     }
 
     /// The peer in `slot` does not look at the own slot any more. Process context.
     pub(crate) fn reclaim(&self, slot: u32) {
-        for at in 0..Self::TABLE_LEN {
-            let conn = self.connection_at(at);
-            if let Some(conn) =
-                conn.filter(|c| c.channel.is_dead() && c.channel.peering.slot == slot)
-            {
-                self.remove(conn.id());
-            }
-        }
+        self.ended(slot).for_each(|conn| self.remove(conn.id()));
         self.pool.lock().reclaim(slot);
     }
 
@@ -595,11 +589,9 @@ impl Device {
         self.end_channels();
         self.notify_waiters();
         work::flush_bh();
-        for at in 0..Self::TABLE_LEN {
-            if let Some(conn) = self.connection_at(at) {
-                conn.die(Errno::ConnReset.into());
-                self.remove(conn.id());
-            }
+        for conn in self.connections() {
+            conn.die(Errno::ConnReset.into());
+            self.remove(conn.id());
         }
     }
 }
