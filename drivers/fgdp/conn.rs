@@ -19,6 +19,7 @@ pub(crate) use post::pending;
 pub(crate) use user::User;
 
 use crate::addr::{Addr, GuestId};
+use crate::bits::Bits;
 use crate::channel::Channel;
 use crate::device::Device;
 use crate::family::AfFgdp;
@@ -33,7 +34,7 @@ use crate::sys::net::sock::Sock;
 use crate::sys::shm::{GroupMem, SlotMem};
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{ordering::*, Atomic};
+use kernel::sync::atomic::Atomic;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 /// Where a connection is in its life.
@@ -91,7 +92,7 @@ pub(crate) struct Connection {
     state: BhLock<State>,
     #[pin]
     user: BhLock<Option<User>>,
-    pending: Atomic<u32>,
+    pending: Bits,
     /// Serialises who sends what is pending: DONE must not overtake ACCEPT. Outside the lane's lock.
     #[pin]
     sending: BhLock<()>,
@@ -145,7 +146,7 @@ impl Connection {
                 rx <- new_mutex!((), "fgdp_rx"),
                 state <- new_bhlock!(state, "fgdp_conn"),
                 user <- new_bhlock!(None, "fgdp_conn_user"),
-                pending: Atomic::new(0),
+                pending: Bits::new(),
                 sending <- new_bhlock!((), "fgdp_conn_sending"),
                 wants_frames: Atomic::new(false),
                 rx_spin: Spin::new(),
@@ -404,7 +405,7 @@ impl Connection {
             if done {
                 self.post(pending::DONE);
             }
-            if free && self.pending.load(Acquire) == 0 {
+            if free && !self.pending.any() {
                 self.device.forget(self);
             }
             if !again {

@@ -20,6 +20,7 @@ mod sys;
 mod accept;
 mod addr;
 mod announce;
+mod bits;
 mod channel;
 mod conn;
 mod ctl;

@@ -6,7 +6,6 @@ use super::Connection;
 use crate::proto::stream::Notify;
 use crate::proto::wire::Msg;
 use kernel::prelude::*;
-use kernel::sync::atomic::ordering::*;
 
 /// Messages that found no space in their lane.
 pub(crate) mod pending {
@@ -43,26 +42,20 @@ impl Connection {
     }
 
     pub(super) fn post(&self, what: u32) {
-        let mut old = self.pending.load(Relaxed);
-        while let Err(now) = self.pending.cmpxchg(old, old | what, Full) {
-            old = now;
-        }
+        self.pending.set(what);
         self.flush();
     }
 
     /// Sends what is pending, in the order that the protocol wants.
     pub(crate) fn flush(&self) {
         let sending = self.sending.lock();
-        let mut bits = self.pending.xchg(0, Full);
+        let mut bits = self.pending.take();
         while bits != 0 {
             let bit = bits & bits.wrapping_neg();
             if let Some(msg) = self.message(bit) {
                 if !self.channel.send(&self.device, self.lane(), &msg) {
                     // No space: the channel flushes us when there is.
-                    let mut old = self.pending.load(Relaxed);
-                    while let Err(now) = self.pending.cmpxchg(old, old | bits, Full) {
-                        old = now;
-                    }
+                    self.pending.set(bits);
                     self.channel.backlog(&self.device, self.lane());
                     return;
                 }
@@ -77,7 +70,7 @@ impl Connection {
 
     /// Whether messages wait for space in the lane.
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending.load(Acquire) != 0
+        self.pending.any()
     }
 
     fn message(&self, bit: u32) -> Option<Msg> {

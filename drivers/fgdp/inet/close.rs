@@ -11,10 +11,7 @@ use kernel::sync::Arc;
 
 /// `shutdown(2)`, with the socket's lock; true if TCP's follows now.
 pub(super) fn shutdown(path: &Arc<Path>, sk: &TcpSock, how: u8) -> bool {
-    if how & SEND_SHUTDOWN == 0 || path.is_plain() {
-        return true;
-    }
-    if finish(path, sk) {
+    if how & SEND_SHUTDOWN == 0 || finish(path, sk) {
         return true;
     }
     path.ask(todo::FIN);
@@ -23,25 +20,26 @@ pub(super) fn shutdown(path: &Arc<Path>, sk: &TcpSock, how: u8) -> bool {
 
 /// Ends what the ring carries; true if TCP's FIN may go now.
 fn finish(path: &Path, sk: &TcpSock) -> bool {
-    let now = |path: &Path| matches!(path.tx_path(sk), TxPath::Back | TxPath::Tcp);
     if let (TxPath::Ring, Some(conn)) = (path.tx_path(sk), path.conn()) {
         // Behind what a sender is copying: those bytes count as sent.
         let _tx = conn.tx.lock();
         conn.finish();
     }
-    now(path)
+    path.tx_is_tcp(sk)
 }
 
 /// The user is gone; true if TCP's close follows now.
 pub(super) fn close(path: &Arc<Path>, sk: &TcpSock, timeout: isize) -> bool {
-    let Some(conn) = path.conn().filter(|_| path.is_agreed() && !path.is_plain()) else {
-        if let Some(conn) = path.conn().filter(|_| !path.is_plain()) {
-            // The peer may be agreeing just now: it finds that neither direction is to switch.
-            conn.close(false);
-        }
+    let Some(conn) = path.conn().filter(|_| !path.is_plain()) else {
         path.set_plain();
         return true;
     };
+    if !path.is_agreed() {
+        // The peer may be agreeing just now: it finds that neither direction is to switch.
+        conn.close(false);
+        path.set_plain();
+        return true;
+    }
     let unread = matches!(path.source(sk), Source::Ring(n) if n > 0);
     if unread || sk.linger() == Some(0) {
         let guard = sk.lock();
@@ -59,7 +57,7 @@ pub(super) fn close(path: &Arc<Path>, sk: &TcpSock, timeout: isize) -> bool {
             let drained = conn.arm_drained();
             (drained || matches!(path.tx_path(sk), TxPath::Back | TxPath::Reset)).then_some(())
         });
-        gone = matches!(path.tx_path(sk), TxPath::Back | TxPath::Tcp);
+        gone = path.tx_is_tcp(sk);
     }
     if gone {
         path.set_plain();

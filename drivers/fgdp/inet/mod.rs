@@ -116,9 +116,9 @@ impl Inet {
         drop(removed);
     }
 
-    /// The connection at place `at`, for listings.
-    pub(crate) fn path(&self, at: usize) -> Option<Arc<Path>> {
-        self.paths.lock().get(at).cloned()
+    /// The connections that were taken; the list is not locked between two of them.
+    fn paths(&self) -> impl Iterator<Item = Arc<Path>> + '_ {
+        (0..).map_while(|at| self.paths.lock().get(at).cloned())
     }
 
     /// Whether connections are taken at all.
@@ -130,10 +130,8 @@ impl Inet {
 impl Setting for Inet {
     fn set(&self, level: i32) {
         self.level.store(level, Release);
-        let mut at = 0;
-        while let Some(path) = self.path(at).filter(|_| level == 0) {
-            path.go_back();
-            at += 1;
+        if level == 0 {
+            self.paths().for_each(|path| path.go_back());
         }
     }
 }

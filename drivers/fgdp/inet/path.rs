@@ -6,6 +6,7 @@
 //! that run. It holds the socket until [`Path::leave`].
 
 use super::Inet;
+use crate::bits::Bits;
 use crate::conn::Connection;
 use crate::device::Device;
 use crate::proto::stream::{Endpoint, Source, TxPath};
@@ -14,7 +15,7 @@ use crate::sys::net::tcp::TcpSock;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{ordering::*, Atomic};
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 use kernel::workqueue::{new_work, Work};
 
 /// What is still to be done when bytes have gone.
@@ -52,13 +53,12 @@ pub(crate) struct Path {
     pub(super) active: bool,
     #[pin]
     sk: BhLock<Option<ARef<TcpSock>>>,
-    #[pin]
-    conn: BhLock<Option<Arc<Connection>>>,
+    conn: SetOnce<Arc<Connection>>,
     /// Nothing goes through rings, now and for ever.
     plain: Atomic<bool>,
     /// The peer agreed.
     agreed: Atomic<bool>,
-    pub(super) todo: Atomic<u32>,
+    pub(super) todo: Bits,
     /// The socket's reference, for a grace period after it was left.
     #[pin]
     late: BhLock<Option<Arc<Path>>>,
@@ -91,10 +91,10 @@ impl Path {
                 ends,
                 active,
                 sk <- new_bhlock!(Some(sk), "fgdp_path_sk"),
-                conn <- new_bhlock!(None, "fgdp_path_conn"),
+                conn: SetOnce::new(),
                 plain: Atomic::new(false),
                 agreed: Atomic::new(false),
-                todo: Atomic::new(0),
+                todo: Bits::new(),
                 late <- new_bhlock!(None, "fgdp_path_late"),
                 inside: Atomic::new(0),
                 rest <- new_mutex!(None, "fgdp_path_rest"),
@@ -111,13 +111,13 @@ impl Path {
     }
 
     /// The connection whose rings carry it.
-    pub(crate) fn conn(&self) -> Option<Arc<Connection>> {
-        self.conn.lock().clone()
+    pub(crate) fn conn(&self) -> Option<&Arc<Connection>> {
+        self.conn.as_ref()
     }
 
+    /// Made once: for the one proposal that there is.
     pub(super) fn set_conn(&self, conn: Arc<Connection>) {
-        let old = self.conn.lock().replace(conn);
-        drop(old);
+        let _first = self.conn.populate(conn);
     }
 
     /// Whether TCP alone carries it, for good.
@@ -140,7 +140,7 @@ impl Path {
         self.agreed.store(true, Release);
         // Who waits for TCP's bytes waits for the ring's as well from here on.
         self.wake();
-        if self.todo.load(Acquire) != 0 {
+        if self.todo.any() {
             self.kick();
         }
     }
@@ -159,6 +159,11 @@ impl Path {
             Ok(way) => way,
             Err(_) => TxPath::Wait,
         }
+    }
+
+    /// Whether TCP sends the next byte, and so its FIN may go.
+    pub(super) fn tx_is_tcp(&self, sk: &TcpSock) -> bool {
+        matches!(self.tx_path(sk), TxPath::Back | TxPath::Tcp)
     }
 
     /// The channel ended and left `bytes` for TCP to send. Process context.
@@ -184,7 +189,7 @@ impl Path {
         };
         let steady = matches!(self.tx_path(&sk), TxPath::Tcp | TxPath::Ring)
             && !matches!(self.source(&sk), Source::Stop | Source::Reset);
-        if !steady || self.todo.load(Acquire) != 0 {
+        if !steady || self.todo.any() {
             self.kick();
         }
         if data {
@@ -220,10 +225,7 @@ impl Path {
 
     /// Has to be done. Any context.
     pub(super) fn ask(self: &Arc<Self>, what: u32) {
-        let mut old = self.todo.load(Relaxed);
-        while let Err(now) = self.todo.cmpxchg(old, old | what, Full) {
-            old = now;
-        }
+        self.todo.set(what);
         self.kick();
     }
 
@@ -246,10 +248,8 @@ impl Path {
         // As long as a reset takes to be noticed at the latest; what follows sees TCP's state in any case.
         let mut timeo = kernel::time::msecs_to_jiffies(STEP_ASIDE_MS) as isize;
         let _ = sk.wait(&mut timeo, || self.is_plain().then_some(()));
-        if self.is_plain() {
-            let _guard = sk.lock();
-            self.try_leave(sk, 0);
-        }
+        let _guard = sk.lock();
+        self.try_leave(sk);
     }
 
     /// Something changed that calls may wait for. Any context.
@@ -260,9 +260,9 @@ impl Path {
         }
     }
 
-    /// Gives the socket back to TCP if no more than `own` calls are inside. Its lock is held.
-    pub(super) fn try_leave(self: &Arc<Self>, sk: &TcpSock, own: i32) {
-        if self.is_plain() && self.inside.load(Acquire) <= own {
+    /// Gives the socket back to TCP if it alone carries it, and no call is inside. The socket's lock is held.
+    pub(super) fn try_leave(&self, sk: &TcpSock) {
+        if self.is_plain() && self.inside.load(Acquire) == 0 {
             sk.leave::<Inet>();
         }
     }

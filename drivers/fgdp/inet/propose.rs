@@ -94,9 +94,7 @@ impl Inet {
         from_peer: bool,
     ) -> Option<Refusal> {
         let mut refusal = Refusal::NoSocket;
-        let mut at = 0;
-        while let Some(path) = self.path(at) {
-            at += 1;
+        for path in self.paths() {
             if !path.device.is(device) || path.active {
                 continue;
             }
@@ -133,9 +131,7 @@ impl Inet {
             self.refuse(&p.device, &p.channel, &p.carry, Refusal::NoSocket);
         }
         // The connection may have been taken, and have looked here, in between.
-        let mut at = 0;
-        while let Some(path) = self.path(at) {
-            at += 1;
+        for path in self.paths() {
             if !path.active && path.device.is(device) && path.ends.check(carry, true).is_ok() {
                 path.begin();
             }

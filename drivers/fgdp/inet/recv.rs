@@ -68,8 +68,7 @@ impl Call<'_> {
             Source::Back if self.copied == 0 => {
                 self.sk.tcp_recv(msg, left, self.flags).map(Step::Over)
             }
-            Source::Back => self.tcp(msg, left),
-            Source::Tcp => self.tcp(msg, left),
+            Source::Back | Source::Tcp => self.tcp(msg, left),
             Source::TcpUntil(n) => self.tcp(msg, left.min(n as usize)),
             Source::Ring(_) => self.ring(msg, left),
             Source::End => Ok(Step::Over(0)),
@@ -108,11 +107,7 @@ impl Call<'_> {
                     sk.copied_seq() != sk.rcv_nxt()
                         || sk.err() != 0
                         || sk.shutdown_mask() & RCV_SHUTDOWN != 0
-                        || !matches!(
-                            path.source(sk),
-                            Source::Tcp | Source::TcpUntil(_) | Source::Ring(0)
-                        )
-                        || (matches!(path.source(sk), Source::Ring(0)) && arm(path))
+                        || !matches!(path.source(sk), Source::Tcp | Source::TcpUntil(_))
                 })
             }
         }
@@ -123,7 +118,7 @@ impl Call<'_> {
         let last = self.path.source(self.sk) == Source::TcpUntil(u32::try_from(n).unwrap_or(0));
         let want = left.saturating_sub(n);
         if let Some(conn) = self.path.conn().filter(|_| last && want > 0) {
-            let more = rx::read(&conn, msg, want, 0, self.how())?.0;
+            let more = rx::read(conn, msg, want, 0, self.how())?.0;
             return Ok(Step::Over(n + more));
         }
         Ok(Step::Over(n))
@@ -145,7 +140,7 @@ impl Call<'_> {
         } else {
             0
         };
-        let (n, more) = rx::read(&conn, msg, left, at, self.how())?;
+        let (n, more) = rx::read(conn, msg, left, at, self.how())?;
         if n > 0 {
             let enough = self.copied + n >= self.target && !more;
             return Ok(if enough { Step::Over(n) } else { Step::Got(n) });
@@ -169,7 +164,7 @@ impl Call<'_> {
         if !matches!(self.path.source(self.sk), Source::Ring(_)) {
             return Ok(Step::Got(0));
         }
-        rx::wait_data(self.sk, &conn, at, &mut self.timeo)?;
+        rx::wait_data(self.sk, conn, at, &mut self.timeo)?;
         Ok(Step::Got(0))
     }
 
@@ -178,12 +173,4 @@ impl Call<'_> {
         sk.wait(&mut self.timeo, || ready(path, sk).then_some(()))?;
         Ok(Step::Got(0))
     }
-}
-
-/// Asks to be woken when bytes come by the ring; true if there are some, or the way has changed.
-fn arm(path: &Path) -> bool {
-    path.conn().is_none_or(|conn| {
-        conn.with_rx(|proto, view, avail| Ok(avail > 0 || proto.arm_data(view)?))
-            .unwrap_or(true)
-    })
 }

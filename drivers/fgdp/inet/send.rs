@@ -70,10 +70,10 @@ fn step(
         }
         TxPath::Ring => {
             let conn = path.conn().ok_or(EPIPE)?;
-            match tx::write(sk, &conn, msg) {
+            match tx::write(sk, conn, msg) {
                 Ok(0) => {
                     let want = u32::try_from(left).unwrap_or(u32::MAX);
-                    tx::wait_space(sk, &conn, want, timeo).or_else(|e| changed(path, sk, e))?;
+                    tx::wait_space(sk, conn, want, timeo).or_else(|e| changed(path, sk, e))?;
                     Ok(Step::Sent(0))
                 }
                 Ok(n) => Ok(Step::Sent(n)),

@@ -36,24 +36,13 @@ enum After {
 }
 
 impl Path {
-    fn has(&self, what: u32) -> bool {
-        self.todo.load(Acquire) & what != 0
-    }
-
-    fn done(&self, what: u32) {
-        let mut old = self.todo.load(Relaxed);
-        while let Err(now) = self.todo.cmpxchg(old, old & !what, Full) {
-            old = now;
-        }
-    }
-
     fn run_work(self: &Arc<Self>) {
         self.drop_late();
         let Some(sk) = self.sk() else {
             return;
         };
-        if self.has(todo::PROPOSE) {
-            self.done(todo::PROPOSE);
+        if self.todo.has(todo::PROPOSE) {
+            self.todo.clear(todo::PROPOSE);
             propose::propose(self);
         }
         let guard = sk.lock();
@@ -64,8 +53,8 @@ impl Path {
             After::Reset => {
                 self.set_plain();
                 sk.abort();
-                if self.has(todo::CLOSE) {
-                    self.done(todo::CLOSE | todo::FIN);
+                if self.todo.has(todo::CLOSE) {
+                    self.todo.clear(todo::CLOSE | todo::FIN);
                     sk.tcp_close(0);
                 }
             }
@@ -83,12 +72,12 @@ impl Path {
     fn advance(self: &Arc<Self>, sk: &TcpSock) -> After {
         let was_plain = self.is_plain();
         if let Some(conn) = self.conn().filter(|_| self.is_agreed() && !was_plain) {
-            match self.move_bytes(sk, &conn) {
+            match self.move_bytes(sk, conn) {
                 Ok(()) => {}
                 Err(e) if e == EAGAIN => self.kick_later(),
                 Err(_) => return After::Reset,
             }
-            if self.source(sk) == Source::Stop || self.has(todo::BACK) {
+            if self.source(sk) == Source::Stop || self.todo.has(todo::BACK) {
                 conn.stop_reading();
             }
             if self.source(sk) == Source::Reset {
@@ -100,7 +89,7 @@ impl Path {
                 self.set_plain();
                 self.inet.counters.back.add(1, Relaxed);
             }
-        } else if self.has(todo::BACK) && !was_plain {
+        } else if self.todo.has(todo::BACK) && !was_plain {
             if let Some(conn) = self.conn() {
                 // The peer may be agreeing just now: it finds that neither direction is to switch.
                 conn.stop_sending();
@@ -109,20 +98,20 @@ impl Path {
             }
             self.set_plain();
         }
-        let fin_goes = matches!(self.tx_path(sk), TxPath::Back | TxPath::Tcp);
-        if self.has(todo::FIN) && fin_goes {
-            self.done(todo::FIN);
-            if !self.has(todo::CLOSE) {
+        let fin_goes = self.tx_is_tcp(sk);
+        if self.todo.has(todo::FIN) && fin_goes {
+            self.todo.clear(todo::FIN);
+            if !self.todo.has(todo::CLOSE) {
                 sk.tcp_shutdown(SEND_SHUTDOWN);
             }
         }
         // A connection that TCP has ended does not wait for the ring.
-        if self.has(todo::CLOSE) && (fin_goes || sk.state() == TCP_CLOSE) {
-            self.done(todo::CLOSE);
+        if self.todo.has(todo::CLOSE) && (fin_goes || sk.state() == TCP_CLOSE) {
+            self.todo.clear(todo::CLOSE);
             return After::Close;
         }
-        if self.has(todo::LEAVE) && self.is_plain() {
-            self.try_leave(sk, 0);
+        if self.todo.has(todo::LEAVE) {
+            self.try_leave(sk);
         }
         After::Nothing
     }
@@ -133,7 +122,7 @@ impl Path {
     ///
     /// `EAGAIN` without memory; anything else: the connection is to be reset.
     fn move_bytes(self: &Arc<Self>, sk: &TcpSock, conn: &Connection) -> Result {
-        if self.has(todo::BACK) {
+        if self.todo.has(todo::BACK) {
             conn.stop_sending();
         }
         self.push_rest(sk)?;
@@ -142,7 +131,7 @@ impl Path {
                 TxPath::Rest(n) => self.push_ring(sk, conn, n)?,
                 TxPath::Stray => conn.stop_sending(),
                 TxPath::Reset => return Err(EPIPE),
-                TxPath::Wait if self.has(todo::FIN) => {
+                TxPath::Wait if self.todo.has(todo::FIN) => {
                     // Not dead: then the channel's end brings us back here.
                     let drained = conn.with(|proto, view| proto.arm_drained(view));
                     if !matches!(drained, Ok(true)) {

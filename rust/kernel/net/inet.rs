@@ -269,12 +269,13 @@ unsafe extern "C" fn established<H: Hook>(
     // SAFETY: The socket is locked and has no upper layer protocol: the hook has looked.
     unsafe { ffi::fgdp_helper_tcp_set_path(sk, ulp, path.clone().into_raw().cast_mut().cast()) };
     set_prot(sk, copy);
-    release_cb_ops(sk);
+    swap_ops(sk, ops_pairs());
     H::taken(&path);
 }
 
-/// Gives the socket's file our operations, if it has one by now.
-fn release_cb_ops(sk: *mut ffi::sock) {
+/// Gives the socket's file other operations, if it has one and these are those in the first place of a pair. The
+/// socket's lock is held.
+fn swap_ops(sk: *mut ffi::sock, pairs: [(*const ffi::proto_ops, *const ffi::proto_ops); 2]) {
     // SAFETY: One word of a live socket, whose lock is held: it does not lose its file meanwhile.
     let socket = unsafe { (&raw const (*sk).sk_socket).read_volatile() };
     if socket.is_null() {
@@ -284,22 +285,23 @@ fn release_cb_ops(sk: *mut ffi::sock) {
     let ops = unsafe { &raw mut (*socket).ops };
     // SAFETY: As above.
     let now = unsafe { ops.read_volatile() };
-    let copy = if now == ops4() {
-        OPS4.load(Ordering::Acquire)
-    } else if now == ops6() {
-        OPS6.load(Ordering::Acquire)
-    } else {
-        return;
-    };
-    // SAFETY: As above; WRITE_ONCE().
-    unsafe { ops.write_volatile(copy.cast_const()) };
+    if let Some((_, to)) = pairs.into_iter().find(|(from, _)| *from == now) {
+        // SAFETY: As above; WRITE_ONCE().
+        unsafe { ops.write_volatile(to) };
+    }
+}
+
+/// TCP's operations, and ours for them.
+fn ops_pairs() -> [(*const ffi::proto_ops, *const ffi::proto_ops); 2] {
+    let ours = |ops: &AtomicPtr<ffi::proto_ops>| ops.load(Ordering::Acquire).cast_const();
+    [(ops4(), ours(&OPS4)), (ops6(), ours(&OPS6))]
 }
 
 /// # Safety
 ///
 /// Called by `release_sock`, with the socket's spin lock. After `accept(2)` this is the first call.
 unsafe extern "C" fn release_cb(sk: *mut ffi::sock) {
-    release_cb_ops(sk);
+    swap_ops(sk, ops_pairs());
     // SAFETY: TCP's own, with what it expects.
     if let Some(base) = unsafe { TcpSock::from_raw(sk) }.base().release_cb {
         // SAFETY: As above.
@@ -315,23 +317,7 @@ impl TcpSock {
             return;
         };
         set_prot(sk, self.base());
-        // SAFETY: As in `release_cb_ops`.
-        let socket = unsafe { (&raw const (*sk).sk_socket).read_volatile() };
-        if !socket.is_null() {
-            // SAFETY: As in `release_cb_ops`.
-            let ops = unsafe { &raw mut (*socket).ops };
-            // SAFETY: As in `release_cb_ops`.
-            let now = unsafe { ops.read_volatile() };
-            let base = if now == OPS4.load(Ordering::Acquire).cast_const() {
-                ops4()
-            } else if now == OPS6.load(Ordering::Acquire).cast_const() {
-                ops6()
-            } else {
-                now
-            };
-            // SAFETY: As in `release_cb_ops`.
-            unsafe { ops.write_volatile(base) };
-        }
+        swap_ops(sk, ops_pairs().map(|(tcp, ours)| (ours, tcp)));
         let owner = ULP.load(Ordering::Acquire);
         // SAFETY: The lock is held; nobody finds the state from here on.
         unsafe { ffi::fgdp_helper_tcp_set_path(sk, null(), null_mut()) };

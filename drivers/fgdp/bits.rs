@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A word of flags that any context sets and clears.
+
+use kernel::sync::atomic::{ordering::*, Atomic};
+
+/// Flags that say what is still to be done.
+pub(crate) struct Bits(Atomic<u32>);
+
+impl Bits {
+    /// None is set.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Sets `bits`.
+    pub(crate) fn set(&self, bits: u32) {
+        self.change(|old| old | bits);
+    }
+
+    /// Clears `bits`.
+    pub(crate) fn clear(&self, bits: u32) {
+        self.change(|old| old & !bits);
+    }
+
+    /// All that were set; none is any more.
+    pub(crate) fn take(&self) -> u32 {
+        self.0.xchg(0, Full)
+    }
+
+    /// Whether one of `bits` is set.
+    pub(crate) fn has(&self, bits: u32) -> bool {
+        self.0.load(Acquire) & bits != 0
+    }
+
+    /// Whether any is set.
+    pub(crate) fn any(&self) -> bool {
+        self.has(u32::MAX)
+    }
+
+    fn change(&self, f: impl Fn(u32) -> u32) {
+        let mut old = self.0.load(Relaxed);
+        while let Err(now) = self.0.cmpxchg(old, f(old), Full) {
+            old = now;
+        }
+    }
+}
