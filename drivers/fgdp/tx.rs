@@ -7,6 +7,7 @@ use crate::proto::stream::{Conn, Notify, Ring, Spans};
 use crate::proto::wire::{Kind, FRAME_SHIFT, RECORD_HDR, RING_MAX_FRAMES, RING_MIN_FRAMES};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
+use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::SendMsg;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
@@ -142,7 +143,10 @@ fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<u
     if copied == 0 {
         return Err(EFAULT);
     }
-    publish(conn, copied)?;
+    if let Err(e) = publish(conn, copied) {
+        msg.revert(copied);
+        return Err(e);
+    }
     Ok(copied as usize)
 }
 
@@ -160,8 +164,15 @@ fn copy(conn: &Connection, msg: &mut SendMsg<'_>, spans: &Spans) -> u32 {
 }
 
 fn publish(conn: &Connection, n: u32) -> Result {
-    let notify = conn.with(|proto, view| proto.tx_publish(view, n))?;
-    sent(conn, n, notify);
+    let notify = conn.with(|proto, view| {
+        // The peer may have stopped reading while the bytes were copied: then they are not on their way.
+        if proto.tx_on_ring() {
+            proto.tx_publish(view, n).map(Some)
+        } else {
+            Ok(None)
+        }
+    })?;
+    sent(conn, n, notify.ok_or(Errno::ConnReset)?);
     Ok(())
 }
 
