@@ -113,11 +113,13 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
     let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
     for _ in 0..LOOKS {
         match path.source(sk) {
-            Source::Ring(n) => {
-                let look =
-                    conn.with_rx(|proto, view, _| Ok((proto.arm_data(view)?, proto.rx_fin())));
-                let (more, fin) = look.unwrap_or((true, false));
-                if (n > 0 && n >= low) || fin {
+            Source::Ring(_) => {
+                // What was seen since does not wake anybody: it counts here.
+                let look = conn.with_rx(|proto, view, avail| {
+                    Ok((avail, proto.arm_data(view)?, proto.rx_fin()))
+                });
+                let (avail, more, fin) = look.unwrap_or((0, true, false));
+                if (avail > 0 && avail >= low) || fin {
                     mask |= READABLE;
                 }
                 if fin {

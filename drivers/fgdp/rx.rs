@@ -197,6 +197,9 @@ fn try_read(
         consume(conn, copied)
     };
     if alive.is_err() {
+        if !how.discard {
+            msg.revert(copied);
+        }
         return Ok((0, false));
     }
     Ok((copied as usize, at.wrapping_add(copied) < avail))

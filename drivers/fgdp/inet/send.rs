@@ -31,6 +31,10 @@ pub(super) fn send(
     let mut sent = 0usize;
     // A call with nothing to send has TCP's errors, too.
     while sent < len || len == 0 {
+        if sent > 0 && !sk.may_send() {
+            // The error is for the next call.
+            break;
+        }
         match step(path, sk, msg, len - sent, &mut timeo) {
             Ok(Step::Sent(n)) => sent += n,
             Ok(Step::Over(n)) => return Ok(sent + n),

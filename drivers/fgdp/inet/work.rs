@@ -66,7 +66,9 @@ impl Path {
                 sk.tcp_close(0);
             }
         }
-        self.wake();
+        // Not by the path, which may have left the socket: who waits has to look at TCP then.
+        sk.data_ready();
+        sk.wake_writers();
     }
 
     fn advance(self: &Arc<Self>, sk: &TcpSock) -> After {
