@@ -140,7 +140,7 @@ impl Device {
     fn run_ctl(self: &Arc<Self>) {
         let mut ctl = self.ctl.lock();
         if self.gone.load(Acquire) {
-            self.jobs.lock().clear();
+            self.last_words(&mut ctl);
             return;
         }
         loop {
@@ -538,12 +538,30 @@ impl Device {
         }
     }
 
-    /// Closes all channels in order and says good-bye.
+    /// What still counts when the device goes: that a peer closed its side, as its final heads are there then (T-14).
+    fn last_words(self: &Arc<Self>, ctl: &mut Ctl) {
+        let jobs = core::mem::replace(&mut *self.jobs.lock(), KVec::new());
+        for job in jobs {
+            let Job::Event(bytes) = job else {
+                continue;
+            };
+            if let Ok(Event::Channel { open: false, .. }) = Event::parse(&bytes) {
+                self.event(ctl, &bytes);
+            }
+        }
+    }
+
+    /// Closes all channels in order. Process context.
     pub(crate) fn end_channels(self: &Arc<Self>) {
         let mut ctl = self.ctl.lock();
         for slot in 1..MAX_SLOTS {
             self.feed(&mut ctl, slot, Input::End(Reason::Unload));
         }
+    }
+
+    /// Says good-bye. Process context.
+    pub(crate) fn bye(self: &Arc<Self>) {
+        let mut ctl = self.ctl.lock();
         for peer in &mut ctl.peers {
             peer.channel = None;
         }

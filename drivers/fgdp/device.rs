@@ -33,6 +33,8 @@ use crate::transport::{Identity, Transport, Upcalls};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, CondVarTimeoutResult, Mutex};
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::workqueue::{new_work, Work};
 
 /// Connections of a device at most.
@@ -40,6 +42,11 @@ const CONNS: u32 = 16384;
 
 /// How long `connect` waits for a channel that comes up, in milliseconds.
 pub(crate) const CHANNEL_TIMEOUT_MS: u32 = 5_000;
+
+/// How long a device that goes waits for peers to take the last heads of carried connections and say theirs (T-13, T-14),
+/// and how often it looks.
+const LAST_WORDS_MS: i64 = 1_000;
+const LAST_WORDS_STEP_MS: i64 = 10;
 
 /// Connections of one peer at most, so that others find some.
 const CONNS_OF_PEER: i32 = CONNS as i32 / 2;
@@ -588,8 +595,18 @@ impl Device {
         }
         self.end_channels();
         self.notify_waiters();
+        // Those whose channels both sides have closed are not there any more.
+        for _ in 0..LAST_WORDS_MS / LAST_WORDS_STEP_MS {
+            if !self.connections().any(|conn| conn.is_carried()) {
+                break;
+            }
+            fsleep(Delta::from_millis(LAST_WORDS_STEP_MS));
+        }
+        self.bye();
         work::flush_bh();
         for conn in self.connections() {
+            conn.cut();
+            conn.end_carrying(false);
             conn.die(Errno::ConnReset.into());
             self.remove(conn.id());
         }

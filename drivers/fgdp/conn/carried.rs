@@ -12,6 +12,11 @@ use crate::sys::shm::{GroupMem, SlotMem};
 use kernel::prelude::*;
 
 impl Connection {
+    /// Whether it carries TCP.
+    pub(crate) fn is_carried(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     /// Runs `f` on the protocol's state, also when the channel has ended and that was settled.
     ///
     /// # Errors
@@ -61,9 +66,8 @@ impl Connection {
     /// After [`Connection::cut`]: what the peer has not read, for TCP. `known`: its last word can be read.
     fn settle(&self, known: bool) -> KVVec<u8> {
         let mut bytes = KVVec::new();
-        if self.endpoint.is_none() {
-            return bytes;
-        }
+        // Not while some of them are on their way to TCP.
+        let _tx = self.tx.lock();
         let view = self.view();
         let mut state = self.state.lock();
         if known {
@@ -87,20 +91,33 @@ impl Connection {
                 let _told = self.state.lock().proto.tx_reset(&view);
                 break;
             }
-            let _told = self.carried(|proto, _, _| {
-                proto.tx_rest_sent(copied);
-                Ok(())
-            });
+            self.rest_sent(copied);
         }
         bytes
     }
 
     /// After [`Connection::cut`]: TCP gets what the peer has not read. Sleeps.
     pub(crate) fn end_carrying(&self, known: bool) {
+        if self.endpoint.is_none() {
+            return;
+        }
+        let path = match self.user() {
+            Some(super::User::Tcp(path)) => Some(path),
+            _ => None,
+        };
+        if let Some(path) = &path {
+            path.hold_back();
+        }
         let bytes = self.settle(known);
-        if let Some(super::User::Tcp(path)) = self.user() {
+        if let Some(path) = path {
             path.on_channel_end(bytes);
         }
+    }
+
+    /// TCP has taken `n` bytes of what the peer will not read from the ring. That counts whatever happens to the
+    /// channel. The caller holds `tx`.
+    pub(crate) fn rest_sent(&self, n: u32) {
+        self.state.lock().proto.tx_rest_sent(n);
     }
 
     /// Whether its rings have bytes that TCP may have to send.

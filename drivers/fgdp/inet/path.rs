@@ -30,6 +30,8 @@ pub(super) mod todo {
     pub(in crate::inet) const PROPOSE: u32 = 1 << 3;
     /// The socket is to be given back to TCP.
     pub(in crate::inet) const LEAVE: u32 = 1 << 4;
+    /// There was no memory: a moment later once more.
+    pub(in crate::inet) const AGAIN: u32 = 1 << 5;
 }
 
 /// Bytes of a ring whose channel ended, for TCP.
@@ -166,13 +168,19 @@ impl Path {
         matches!(self.tx_path(sk), TxPath::Back | TxPath::Tcp)
     }
 
-    /// The channel ended and left `bytes` for TCP to send. Process context.
+    /// The channel ended: no byte goes by TCP before [`Path::on_channel_end`] says which ones are first.
+    pub(crate) fn hold_back(&self) {
+        self.rest_left.store(true, Release);
+    }
+
+    /// The channel ended and left `bytes` for TCP to send; none if it had left them before. Process context.
     pub(crate) fn on_channel_end(self: &Arc<Self>, bytes: KVVec<u8>) {
+        let mut rest = self.rest.lock();
         if !bytes.is_empty() {
-            let mut rest = self.rest.lock();
             *rest = Some(Rest { bytes, sent: 0 });
-            self.rest_left.store(true, Release);
         }
+        self.rest_left.store(rest.is_some(), Release);
+        drop(rest);
         self.kick();
     }
 

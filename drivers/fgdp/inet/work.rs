@@ -66,6 +66,10 @@ impl Path {
                 sk.tcp_close(0);
             }
         }
+        if self.todo.has(todo::AGAIN) {
+            self.todo.clear(todo::AGAIN);
+            self.kick_later();
+        }
         // Not by the path, which may have left the socket: who waits has to look at TCP then.
         sk.data_ready();
         sk.wake_writers();
@@ -76,7 +80,7 @@ impl Path {
         if let Some(conn) = self.conn().filter(|_| self.is_agreed() && !was_plain) {
             match self.move_bytes(sk, conn) {
                 Ok(()) => {}
-                Err(e) if e == EAGAIN => self.kick_later(),
+                Err(e) if e == EAGAIN => self.todo.set(todo::AGAIN),
                 Err(_) => return After::Reset,
             }
             if self.source(sk) == Source::Stop || self.todo.has(todo::BACK) {
@@ -148,13 +152,11 @@ impl Path {
 
     fn push_ring(&self, sk: &TcpSock, conn: &Connection, n: u32) -> Result {
         let _tx = conn.tx.lock();
-        let spans = conn.carried(|proto, view, _| Ok(proto.tx_rest_spans(view, n)))?;
-        for span in &spans {
+        // An error: the channel is ending, and then says what is left.
+        let spans = conn.carried(|proto, view, _| Ok(proto.tx_rest_spans(view, n)));
+        for span in spans.iter().flatten() {
             let sent = sk.push_slot(conn.device.slot(), span.off, span.len)?;
-            conn.carried(|proto, _, _| {
-                proto.tx_rest_sent(sent);
-                Ok(())
-            })?;
+            conn.rest_sent(sent);
             if sent < span.len {
                 break;
             }

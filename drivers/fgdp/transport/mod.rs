@@ -89,6 +89,6 @@ pub(crate) trait Upcalls: Send + Sync {
     fn doorbell(&self, lane: u32);
     /// One entry of the event queue: `struct fgdp_event` and what follows it. Process context.
     fn event(&self, event: &[u8]);
-    /// The device goes: after this returns no other upcall comes. Process context.
+    /// The device goes. Events come in until this returns, and are void behind it. Process context.
     fn gone(&self);
 }

@@ -208,12 +208,16 @@ impl VirtioTransport {
     }
 
     fn close(self: &Arc<Self>) {
+        let sink = self.sink.lock().clone();
+        if let Some(sink) = sink {
+            // Events still come in: what peers say at the end counts.
+            sink.gone();
+        }
         pci::unlisten(&self.config.group_id);
         let sink = self.sink.lock().take();
         work::flush_process();
-        if let Some(sink) = sink {
-            sink.gone();
-        }
+        work::flush_bh();
+        drop(sink);
     }
 
     fn upcall(&self, lane: u32) {
