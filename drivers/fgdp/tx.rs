@@ -95,43 +95,54 @@ pub(crate) fn write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> R
 /// Bytes that are copied under the connection's lock: taking it twice costs more.
 pub(crate) const SHORT: u32 = 1024;
 
-/// What came of the first look.
-enum Tried {
+/// What came of a short message.
+enum Short {
     /// So many bytes are on their way.
     Sent(u32, Notify),
     /// User memory is not there.
     Fault,
-    /// Where there is space, for what is copied without the lock.
-    Long(Spans, Result),
+    /// It is not that simple.
+    No,
+}
+
+/// Writes a short message if nothing is in its way, under the connection's lock.
+fn try_short(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>, len: u32) -> Result<Short> {
+    conn.with_phase(|proto, view, phase| {
+        let shut = proto.peer_rx_shut(view)?;
+        let Some(at) = proto
+            .tx_span(view, len)
+            .filter(|_| check(sk, phase, shut).is_ok())
+        else {
+            return Ok(Short::No);
+        };
+        match view
+            .slot
+            .copy_from_iter(at.off, at.len as usize, msg.iter()) as u32
+        {
+            0 => Ok(Short::Fault),
+            n => Ok(Short::Sent(n, proto.tx_publish(view, n)?)),
+        }
+    })
 }
 
 fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
+    if want <= SHORT {
+        match try_short(sk, conn, msg, want)? {
+            Short::Sent(n, notify) => {
+                sent(conn, n, notify);
+                return Ok(n as usize);
+            }
+            Short::Fault => return Err(EFAULT),
+            Short::No => {}
+        }
+    }
     let step = want.min(CHUNK);
-    let tried = conn.with_phase(|proto, view, phase| {
+    let mut spans = conn.with_phase(|proto, view, phase| {
         let shut = proto.peer_rx_shut(view)?;
-        let spans = proto.tx_spans(view, 0, step);
-        let checked = check(sk, phase, shut);
-        if checked.is_err() || step > SHORT || spans.bytes() < step {
-            return Ok(Tried::Long(spans, checked));
-        }
-        match copy(conn, msg, &spans) {
-            0 => Ok(Tried::Fault),
-            n => Ok(Tried::Sent(n, proto.tx_publish(view, n)?)),
-        }
-    })?;
-    let mut spans = match tried {
-        Tried::Sent(n, notify) => {
-            sent(conn, n, notify);
-            return Ok(n as usize);
-        }
-        Tried::Fault => return Err(EFAULT),
-        Tried::Long(spans, checked) => {
-            checked?;
-            spans
-        }
-    };
+        Ok(check(sk, phase, shut).map(|()| proto.tx_spans(view, 0, step)))
+    })??;
     if spans.bytes() < step {
         let free = space(sk, conn, want)?;
         spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(step))))?;

@@ -160,6 +160,18 @@ impl RingPos {
         Some(ring && old)
     }
 
+    /// The run of `len` bytes that start `at` bytes after `head`, if they are one in
+    /// the current ring. The caller has limited both to what the rings hold.
+    pub(super) fn span(&self, head: u32, at: u32, len: u32) -> Option<Span> {
+        let ring = self.ring.filter(|_| at >= self.before_base())?;
+        let size = ring.bytes();
+        let from = head.wrapping_add(at) & size.wrapping_sub(1);
+        (len <= size.wrapping_sub(from)).then(|| Span {
+            off: ring.start().wrapping_add(u64::from(from)),
+            len,
+        })
+    }
+
     /// Runs of `len` bytes that start `at` bytes after `head`; the caller has
     /// limited both to what the rings hold.
     pub(super) fn spans(&self, head: u32, at: u32, len: u32) -> Spans {

@@ -134,6 +134,9 @@ impl Conn {
     /// Checks the consumer's flags and the head that was fetched after them, and
     /// takes them over; on error nothing changes.
     pub(super) fn take_head(&mut self, flags: u32, head: u32) -> Result<(), Reason> {
+        if flags == self.tx.peer_rx && head == self.tx.head {
+            return Ok(());
+        }
         let known = match self.carried {
             Some(_) => RX_STOP,
             None => RX_SHUT,
@@ -198,6 +201,25 @@ impl Conn {
             });
         }
         out
+    }
+
+    /// Where to write `len` bytes behind the tail, if they fit in one run: all that
+    /// short messages need of [`Conn::tx_spans`].
+    pub fn tx_span<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &self,
+        v: &View<'_, S, W>,
+        len: u32,
+    ) -> Option<Span> {
+        if len > self.tx_free() {
+            return None;
+        }
+        let unread = self.tx.tail.wrapping_sub(self.tx.head);
+        let span = self.tx.ring.span(self.tx.head, unread, len)?;
+        Some(Span {
+            // No underflow: `set_tx_ring` saw the ring inside the own slot.
+            off: span.off.wrapping_sub(v.slot_base),
+            len,
+        })
     }
 
     /// Publishes `n` bytes that were written behind the tail. Not more than the

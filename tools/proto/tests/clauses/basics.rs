@@ -9,6 +9,8 @@ use fgdp_proto::proto::stream::{Conn, Refused, Ring};
 use fgdp_proto::proto::wire::{
     conn, conn_entry, lane, lane_area, Kind, Msg, Reason, LANE_MSGS, RECORD_HDR, TX_RST,
 };
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 struct Pair {
     group: Group,
@@ -126,6 +128,35 @@ fn s_5_bytes_before_the_base_are_in_the_previous_ring() {
     let _ = b.rx_consume(&p.vb(), 1).unwrap();
     assert_eq!(a.tx_space(&p.va()), Ok(1));
     assert!(!a.tx_move_pending());
+}
+
+proptest! {
+    #[test]
+    fn s_5_one_run_is_where_the_runs_are(
+        steps in vec((1u32..9000, 0u32..9000, 0u32..12), 1..200),
+    ) {
+        let p = Pair::new();
+        let (mut a, mut b) = p.conns(Kind::Stream);
+        let acc = accepted(1);
+        let (small, large) = (ring_of(1, 0, 4), ring_of(1, 16, 16));
+        a.set_tx_ring(&p.va(), small).unwrap();
+        for (write, read, change) in steps {
+            if change == 0 {
+                let ring = if a.tx_ring() == Some(small) { large } else { small };
+                let _ = a.reap_tx_ring(&p.va()).unwrap();
+                let _ = a.set_tx_ring(&p.va(), ring);
+            }
+            let free = a.tx_space(&p.va()).unwrap();
+            let runs = a.tx_spans(&p.va(), 0, write);
+            match a.tx_span(&p.va(), write) {
+                Some(one) => prop_assert_eq!(runs.as_slice(), &[one]),
+                None => prop_assert!(write > free || runs.as_slice().len() > 1),
+            }
+            let _ = a.tx_publish(&p.va(), write).unwrap();
+            b.rx_avail(&p.vb(), &acc).unwrap();
+            let _ = b.rx_consume(&p.vb(), read).unwrap();
+        }
+    }
 }
 
 #[test]
