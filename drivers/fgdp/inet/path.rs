@@ -140,11 +140,12 @@ impl Path {
     pub(crate) fn agree(self: &Arc<Self>) {
         self.inet.counters.carried.add(1, Relaxed);
         self.agreed.store(true, Release);
-        // Who waits for TCP's bytes waits for the ring's as well from here on.
-        self.wake();
-        if self.todo.any() {
-            self.kick();
-        }
+        // The peer may have switched before this side knew it (T-4). Nobody is woken for nothing: that would be an edge
+        // for epoll.
+        let switched = self
+            .sk()
+            .is_some_and(|sk| !matches!(self.source(&sk), Source::Tcp));
+        self.on_ready(switched, false);
     }
 
     /// Which way the next byte goes that is sent. `Wait` while that is being found out.

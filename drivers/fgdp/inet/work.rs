@@ -8,6 +8,7 @@ use crate::conn::Connection;
 use crate::proto::stream::{Source, TxPath};
 use crate::sys::net::consts::*;
 use crate::sys::net::tcp::TcpSock;
+use core::mem::{discriminant, Discriminant};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
@@ -46,6 +47,7 @@ impl Path {
             propose::propose(self);
         }
         let guard = sk.lock();
+        let (before, was_plain) = (self.ways(&sk), self.is_plain());
         let after = self.advance(&sk);
         drop(guard);
         match after {
@@ -70,9 +72,24 @@ impl Path {
             self.todo.clear(todo::AGAIN);
             self.kick_later();
         }
-        // Not by the path, which may have left the socket: who waits has to look at TCP then.
-        sk.data_ready();
-        sk.wake_writers();
+        // Not by the path, which may have left the socket: who waits has to look at TCP then. And nobody is woken for
+        // nothing: that would be an edge for epoll.
+        let now = self.ways(&sk);
+        let over = self.is_plain() != was_plain;
+        if over || now.0 != before.0 {
+            sk.data_ready();
+        }
+        if over || now.1 != before.1 {
+            sk.wake_writers();
+        }
+    }
+
+    /// Where bytes come from and where they go, without how many.
+    fn ways(&self, sk: &TcpSock) -> (Discriminant<Source>, Discriminant<TxPath>) {
+        (
+            discriminant(&self.source(sk)),
+            discriminant(&self.tx_path(sk)),
+        )
     }
 
     fn advance(self: &Arc<Self>, sk: &TcpSock) -> After {
