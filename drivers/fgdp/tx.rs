@@ -293,11 +293,8 @@ fn adopt(conn: &Connection, ring: Ring) -> Result {
     taken.map(|_| ())
 }
 
-/// Sleeps until there is space worth waking for, or a reason to stop.
+/// Sleeps until there is space worth waking for, or a reason to stop. Who may not sleep is told by an edge of EPOLLOUT.
 pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut isize) -> Result {
-    if *timeo == 0 {
-        return Err(EAGAIN);
-    }
     let ready = || {
         if conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0 || sk.err() != 0 {
             return Some(());
@@ -330,6 +327,9 @@ pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut
             conn.with(|proto, view| Ok(proto.arm_space(view, want)? || proto.peer_rx_shut(view)?));
         armed.unwrap_or(true).then_some(())
     };
+    if *timeo == 0 {
+        return ready().ok_or(EAGAIN);
+    }
     conn.tx_spin.wait(
         sk,
         conn.spin_usec(),

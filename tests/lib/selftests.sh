@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Group selftests: every case over loopback in one guest, and between two guests in both directions. Sourced by tests/run.
 
-run_loopback() { # run_loopback FAMILY
-	local name=loopback-$1 status=0
+run_loopback() { # run_loopback FAMILY [WHAT-IS-SPECIAL]
+	local name=loopback-$1${2:+-$2} status=0
 	progress "selftests: $name"
 	GUEST_TIMEOUT=1500 guest a "$bin/fgdp-selftest" loopback --family "$1" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
 	count_ktap "$name" "$out/$name.ktap"
@@ -11,8 +11,8 @@ run_loopback() { # run_loopback FAMILY
 	fi
 }
 
-run_pair() { # run_pair FAMILY CLIENT SERVER SERVER-ADDRESS
-	local name=$1-$2-to-$3 family=$1 client=$2 server=$3 address=$4 status=0 pid
+run_pair() { # run_pair FAMILY CLIENT SERVER SERVER-ADDRESS [WHAT-IS-SPECIAL]
+	local name=$1${5:+-$5}-$2-to-$3 family=$1 client=$2 server=$3 address=$4 status=0 pid
 	progress "selftests: $name"
 	GUEST_TIMEOUT=1500 guest "$server" "$bin/fgdp-selftest" server --family "$family" \
 		--peer "$(id_of "$client")" >"$out/$name.server" 2>&1 &
@@ -35,9 +35,6 @@ group_selftests() {
 		return
 	fi
 	run_loopback fgdp
-	if [ -n "${FGDP_TEST_TCP-}" ]; then
-		run_loopback tcp
-	fi
 	run_pair fgdp a b 10.77.0.2
 	run_pair fgdp b a 10.77.0.1
 	# With no socket left the module can go, and come back.

@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case::stream("epoll_edge_in", edge_client, steps_server),
     Case::records("epoll_edge_in", edge_client, steps_server),
     Case::stream("epoll_edge_out", edge_out_client, drain_server),
+    Case::stream("epoll_edge_unasked", edge_unasked_client, drain_server),
     Case::stream("epoll_edge_rdhup", rdhup_client, rdhup_server),
     Case::stream("epoll_oneshot", oneshot_client, steps_server),
     Case::stream("epoll_listener_edge", listener_client, listener_server),
@@ -197,6 +198,28 @@ fn edge_out_client(ctx: &mut Ctx) -> Result<()> {
     ctx.tell_value("full", sent)?;
     watch.expect(EpollFlags::EPOLLOUT)?;
     sock.set_nonblocking(false)?;
+    want!(sock.send(&[1; 512]), Ok(512));
+    drop(sock);
+    ctx.wait("drained")
+}
+
+/// Who has seen EAGAIN gets an edge without asking again: that is how servers wait.
+fn edge_unasked_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    let watch = Watch::new(&sock, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)?;
+    watch.expect(EpollFlags::EPOLLOUT)?;
+    let mut sent = 0;
+    let mut buf = vec![0; 8192];
+    loop {
+        ctx.pattern(0).fill(sent as u64, &mut buf);
+        match sock.send_flags(&buf, libc::MSG_DONTWAIT) {
+            Ok(n) => sent += n,
+            Err(Errno::EAGAIN) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    ctx.tell_value("full", sent)?;
+    watch.expect(EpollFlags::EPOLLOUT)?;
     want!(sock.send(&[1; 512]), Ok(512));
     drop(sock);
     ctx.wait("drained")
