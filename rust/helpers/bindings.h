@@ -8,6 +8,7 @@
 #include <linux/poll.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
+#include <linux/random.h>
 #include <linux/rcupdate.h>
 #include <linux/socket.h>
 #include <linux/sockios.h>

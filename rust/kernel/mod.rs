@@ -10,6 +10,7 @@ pub(crate) mod lock;
 pub(crate) mod net;
 pub(crate) mod pci;
 pub(crate) mod proc;
+pub(crate) mod random;
 pub(crate) mod shm;
 pub(crate) mod sysctl;
 pub(crate) mod task;

@@ -14,6 +14,7 @@ mod path;
 mod propose;
 mod recv;
 mod send;
+mod table;
 mod work;
 
 pub(crate) use path::Path;
@@ -30,6 +31,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{Arc, ArcBorrow};
 use propose::Proposals;
+use table::Table;
 
 /// Numbers for listings.
 pub(crate) struct Counters {
@@ -51,7 +53,7 @@ pub(crate) struct Inet {
     level: Atomic<i32>,
     /// Connections that were taken.
     #[pin]
-    paths: BhLock<KVVec<Arc<Path>>>,
+    paths: BhLock<Table>,
     /// Proposals that came before TCP's last packet of the handshake.
     #[pin]
     proposals: BhLock<Proposals>,
@@ -59,13 +61,10 @@ pub(crate) struct Inet {
     pub(crate) counters: Counters,
 }
 
-/// Connections that are taken at once.
-const MAX_PATHS: usize = 16384;
-
 impl Inet {
     /// No connection yet.
     pub(crate) fn new(stack: &Arc<Stack>, level: i32) -> Result<Arc<Self>> {
-        let paths = KVVec::with_capacity(MAX_PATHS, GFP_KERNEL)?;
+        let paths = Table::new()?;
         let stack = stack.clone();
         let proposals = Proposals::new()?;
         Arc::pin_init(
@@ -97,28 +96,24 @@ impl Inet {
         self.stack.find_address(addr)
     }
 
-    fn insert(&self, path: &Arc<Path>) -> bool {
-        self.paths.lock().push_within_capacity(path.clone()).is_ok()
-    }
-
     fn remove(&self, path: &Path) {
-        let mut paths = self.paths.lock();
-        let at = paths.iter().position(|p| core::ptr::eq(&**p, path));
-        // The last one takes the place: order does not matter.
-        let removed = at.and_then(|at| {
-            let last = paths.pop()?;
-            match paths.get_mut(at) {
-                Some(place) => Some(core::mem::replace(place, last)),
-                None => Some(last),
-            }
-        });
-        drop(paths);
+        let removed = self.paths.lock().remove(path);
         drop(removed);
     }
 
-    /// The connections that were taken; the list is not locked between two of them.
-    fn paths(&self) -> impl Iterator<Item = Arc<Path>> + '_ {
-        (0..).map_while(|at| self.paths.lock().get(at).cloned())
+    /// Runs `f` on the connections that were taken and stay meanwhile. The table is not locked then.
+    fn each(&self, f: impl Fn(&Arc<Path>)) {
+        let chains = self.paths.lock().chains();
+        for chain in 0..chains {
+            let mut at = self.paths.lock().chain_len(chain);
+            while at > 0 {
+                at -= 1;
+                let path = self.paths.lock().get(chain, at);
+                if let Some(path) = path {
+                    f(&path);
+                }
+            }
+        }
     }
 
     /// Whether connections are taken at all.
@@ -131,7 +126,7 @@ impl Setting for Inet {
     fn set(&self, level: i32) {
         self.level.store(level, Release);
         if level == 0 {
-            self.paths().for_each(|path| path.go_back());
+            self.each(|path| path.go_back());
         }
     }
 }
@@ -164,11 +159,16 @@ impl Hook for Inet {
             peer_isn: facts.rcv_seq(),
         };
         let path = Path::new(Arc::from(this), device, slot, ends, active, sk).ok()?;
-        path.inet.insert(&path).then_some(path)
+        let taken = path.inet.paths.lock().insert(&path);
+        taken.then_some(path)
     }
 
     fn taken(path: &Arc<Path>) {
         path.begin();
+        // Who turned it off in between has not seen this one.
+        if !path.inet.is_enabled() {
+            path.go_back();
+        }
     }
 
     fn send(path: &Arc<Path>, sk: &TcpSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize> {

@@ -7,6 +7,7 @@ use super::{Inet, Path};
 use crate::channel::Channel;
 use crate::conn::User;
 use crate::device::Device;
+use crate::proto::stream::Endpoint;
 use crate::proto::wire::{Carry, Refusal};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
@@ -93,23 +94,32 @@ impl Inet {
         carry: &Carry,
         from_peer: bool,
     ) -> Option<Refusal> {
-        let mut refusal = Refusal::NoSocket;
-        for path in self.paths() {
-            if !path.device.is(device) || path.active {
-                continue;
-            }
-            match path.ends.check(carry, from_peer) {
-                Ok(()) => {
-                    if accept(&path, channel, carry).is_err() {
-                        self.refuse(device, channel, carry, Refusal::NoMem);
-                    }
-                    return None;
+        let Some(path) = self.passive(device, carry) else {
+            return Some(Refusal::NoSocket);
+        };
+        match path.ends.check(carry, from_peer) {
+            Ok(()) => {
+                if accept(&path, channel, carry).is_err() {
+                    self.refuse(device, channel, carry, Refusal::NoMem);
                 }
-                Err(Refusal::Sequence) => refusal = Refusal::Sequence,
-                Err(_) => {}
+                None
             }
+            Err(refusal) => Some(refusal),
         }
-        Some(refusal)
+    }
+
+    /// The connection that `carry` is about, if it was opened from there.
+    fn passive(&self, device: &Arc<Device>, carry: &Carry) -> Option<Arc<Path>> {
+        let ends = Endpoint {
+            addr: carry.dst_addr,
+            peer_addr: carry.src_addr,
+            port: carry.dst_port,
+            peer_port: carry.src_port,
+            isn: carry.dst_isn,
+            peer_isn: carry.src_isn,
+        };
+        let paths = self.paths.lock();
+        paths.find(&ends, |path| !path.active && path.device.is(device))
     }
 
     fn keep(&self, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {
@@ -131,10 +141,8 @@ impl Inet {
             self.refuse(&p.device, &p.channel, &p.carry, Refusal::NoSocket);
         }
         // The connection may have been taken, and have looked here, in between.
-        for path in self.paths() {
-            if !path.active && path.device.is(device) && path.ends.check(carry, true).is_ok() {
-                path.begin();
-            }
+        if let Some(path) = self.passive(device, carry) {
+            path.begin();
         }
     }
 
