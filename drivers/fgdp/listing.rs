@@ -6,6 +6,7 @@
 //! is called `fgdp` and its number in the order of attachment.
 
 use crate::addr::{Addr, GuestId};
+use crate::inet::TcpConnections;
 use crate::proto::wire::{Kind, PeerState};
 use crate::snapshot::{Connections, Peers, Snapshots, Stats};
 use crate::stack::Stack;
@@ -21,6 +22,7 @@ pub(crate) struct Listings {
     _connections: File<Connections>,
     _peers: File<Peers>,
     _stats: File<Stats>,
+    _tcp: File<TcpConnections>,
 }
 
 impl Listings {
@@ -34,10 +36,12 @@ impl Listings {
         let connections = Arc::new(Connections(stack.clone()), GFP_KERNEL)?;
         let peers = Arc::new(Peers(stack.clone()), GFP_KERNEL)?;
         let stats = Arc::new(Stats(stack.clone()), GFP_KERNEL)?;
+        let tcp = Arc::new(TcpConnections(stack.clone()), GFP_KERNEL)?;
         Ok(Self {
             _connections: File::new(&dir, c"connections", connections)?,
             _peers: File::new(&dir, c"peers", peers)?,
             _stats: File::new(&dir, c"stats", stats)?,
+            _tcp: File::new(&dir, c"tcp", tcp)?,
         })
     }
 }

@@ -9,6 +9,7 @@
 use crate::addr::{Addr, GuestId};
 use crate::conn::{Connection, Phase};
 use crate::device::Device;
+use crate::inet::Why;
 use crate::port;
 use crate::proto::wire::{DirEntry, Kind, PeerState, Reason, MAX_SLOTS};
 use crate::stack::{Stack, MAX_DEVICES};
@@ -345,10 +346,17 @@ impl Snapshots for Stats {
                 ),
                 ("inet_back", c.map_or(0, |c| count(c.back.load(Relaxed)))),
             ];
-            let (name, value) = *own.get(place)?;
+            let (prefix, name, value) = match own.get(place) {
+                Some((name, value)) => ("", *name, *value),
+                None => {
+                    let why = *Why::ALL.get(place.checked_sub(own.len())?)?;
+                    let n = c.map_or(0, |c| c.whys.get(why));
+                    ("inet_not_", why.name(), count(n))
+                }
+            };
             return Some(StatEntry {
                 device: None,
-                prefix: "",
+                prefix,
                 name,
                 value,
             });

@@ -10,14 +10,18 @@
 //! Lock order: a socket's lock, then what `conn.rs` says. `paths` is innermost.
 
 mod close;
+mod listing;
 mod path;
 mod propose;
 mod recv;
 mod send;
 mod table;
+mod why;
 mod work;
 
+pub(crate) use listing::TcpConnections;
 pub(crate) use path::Path;
+pub(crate) use why::Why;
 
 use crate::device::Device;
 use crate::proto::stream::Endpoint;
@@ -32,6 +36,7 @@ use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{Arc, ArcBorrow};
 use propose::Proposals;
 use table::Table;
+use why::Whys;
 
 /// Numbers for listings.
 pub(crate) struct Counters {
@@ -43,6 +48,8 @@ pub(crate) struct Counters {
     pub(crate) refused: Atomic<i64>,
     /// Connections that went back to TCP while they were in use.
     pub(crate) back: Atomic<i64>,
+    /// Why connections were not carried, or not any more.
+    pub(crate) whys: Whys,
 }
 
 /// The hook's state.
@@ -78,6 +85,7 @@ impl Inet {
                     carried: Atomic::new(0),
                     refused: Atomic::new(0),
                     back: Atomic::new(0),
+                    whys: Whys::new(),
                 },
             }),
             GFP_KERNEL,
@@ -126,7 +134,7 @@ impl Setting for Inet {
     fn set(&self, level: i32) {
         self.level.store(level, Release);
         if level == 0 {
-            self.each(|path| path.go_back());
+            self.each(|path| path.go_back(Why::Off));
         }
     }
 }
@@ -147,7 +155,13 @@ impl Hook for Inet {
         let facts = sk.facts();
         let (device, slot) = this.find(&facts.peer_addr(), &facts.addr())?;
         this.counters.candidates.add(1, Relaxed);
-        if facts.is_taken() || facts.has_sent() {
+        let whys = &this.counters.whys;
+        if facts.is_taken() {
+            whys.count(Why::Taken);
+            return None;
+        }
+        if facts.has_sent() {
+            whys.count(Why::Early);
             return None;
         }
         let ends = Endpoint {
@@ -158,16 +172,20 @@ impl Hook for Inet {
             isn: facts.snd_seq(),
             peer_isn: facts.rcv_seq(),
         };
-        let path = Path::new(Arc::from(this), device, slot, ends, active, sk).ok()?;
-        let taken = path.inet.paths.lock().insert(&path);
-        taken.then_some(path)
+        let path = Path::new(Arc::from(this), device, slot, ends, active, sk)
+            .ok()
+            .filter(|path| this.paths.lock().insert(path));
+        if path.is_none() {
+            whys.count(Why::Memory);
+        }
+        path
     }
 
     fn taken(path: &Arc<Path>) {
         path.begin();
         // Who turned it off in between has not seen this one.
         if !path.inet.is_enabled() {
-            path.go_back();
+            path.go_back(Why::Off);
         }
     }
 

@@ -5,7 +5,8 @@
 //! References: the socket holds it (see `sys::net::inet`), the list in [`Inet`] and the connection's user do, and calls
 //! that run. It holds the socket until [`Path::leave`].
 
-use super::Inet;
+use super::why::First;
+use super::{Inet, Why};
 use crate::bits::Bits;
 use crate::conn::Connection;
 use crate::device::Device;
@@ -56,6 +57,7 @@ pub(crate) struct Path {
     #[pin]
     sk: BhLock<Option<ARef<TcpSock>>>,
     conn: SetOnce<Arc<Connection>>,
+    why: First,
     /// Nothing goes through rings, now and for ever.
     plain: Atomic<bool>,
     /// The peer agreed.
@@ -94,6 +96,7 @@ impl Path {
                 active,
                 sk <- new_bhlock!(Some(sk), "fgdp_path_sk"),
                 conn: SetOnce::new(),
+                why: First::new(),
                 plain: Atomic::new(false),
                 agreed: Atomic::new(false),
                 todo: Bits::new(),
@@ -136,6 +139,18 @@ impl Path {
         self.plain.store(true, Release);
     }
 
+    /// Why it is not carried, or not any more.
+    pub(super) fn why(&self) -> Option<Why> {
+        self.why.get()
+    }
+
+    /// Says why it is not carried from here on; the first reason counts. Any context.
+    pub(super) fn because(&self, why: Why) {
+        if self.why.set(why) {
+            self.inet.counters.whys.count(why);
+        }
+    }
+
     /// Both sides know the connection: directions may switch. Any context.
     pub(crate) fn agree(self: &Arc<Self>) {
         self.inet.counters.carried.add(1, Relaxed);
@@ -171,6 +186,7 @@ impl Path {
 
     /// The channel ended: no byte goes by TCP before [`Path::on_channel_end`] says which ones are first.
     pub(crate) fn hold_back(&self) {
+        self.because(Why::Ended);
         self.rest_left.store(true, Release);
     }
 
@@ -188,6 +204,7 @@ impl Path {
     /// The peer refused. Any context.
     pub(crate) fn on_refusal(&self) {
         self.inet.counters.refused.add(1, Relaxed);
+        self.because(Why::Refused);
         self.set_plain();
     }
 
@@ -247,12 +264,14 @@ impl Path {
     }
 
     /// Goes back to TCP, for good. Any context.
-    pub(super) fn go_back(self: &Arc<Self>) {
+    pub(super) fn go_back(self: &Arc<Self>, why: Why) {
+        self.because(why);
         self.ask(todo::BACK | todo::LEAVE);
     }
 
     /// Goes back to TCP and waits until it is. The socket is not locked.
     pub(super) fn step_aside(self: &Arc<Self>, sk: &TcpSock) {
+        self.because(Why::Program);
         self.ask(todo::BACK);
         // As long as a reset takes to be noticed at the latest; what follows sees TCP's state in any case.
         let mut timeo = kernel::time::msecs_to_jiffies(STEP_ASIDE_MS) as isize;

@@ -3,7 +3,7 @@
 //! How both sides agree to carry a connection: the active one proposes, the passive one knows it or not.
 
 use super::path::todo;
-use super::{Inet, Path};
+use super::{Inet, Path, Why};
 use crate::channel::Channel;
 use crate::conn::User;
 use crate::device::Device;
@@ -56,15 +56,17 @@ impl Path {
 /// Asks the peer. Process context.
 pub(super) fn propose(path: &Arc<Path>) {
     let sent = (|| {
-        let peer = path.device.peer(path.peer)?;
-        let channel = peer.channel()?;
-        let conn = path.device.add_carried(&channel, path.ends).ok()?;
+        let peer = path.device.peer(path.peer).ok_or(Why::Channel)?;
+        let channel = peer.channel().ok_or(Why::Channel)?;
+        let conn = path.device.add_carried(&channel, path.ends);
+        let conn = conn.map_err(|_| Why::Memory)?;
         conn.serve(User::Tcp(path.clone()));
         path.set_conn(conn.clone());
         conn.start();
-        Some(())
+        Ok(())
     })();
-    if sent.is_none() {
+    if let Err(why) = sent {
+        path.because(why);
         path.set_plain();
     }
 }

@@ -3,7 +3,7 @@
 //! What takes the socket's lock: the ways back, and what waits for them.
 
 use super::path::todo;
-use super::{propose, Path};
+use super::{propose, Path, Why};
 use crate::conn::Connection;
 use crate::proto::stream::{Source, TxPath};
 use crate::sys::net::consts::*;
@@ -100,7 +100,11 @@ impl Path {
                 Err(e) if e == EAGAIN => self.todo.set(todo::AGAIN),
                 Err(_) => return After::Reset,
             }
-            if self.source(sk) == Source::Stop || self.todo.has(todo::BACK) {
+            let stop = self.source(sk) == Source::Stop;
+            if stop && !self.todo.has(todo::BACK) {
+                self.because(Why::Peer);
+            }
+            if stop || self.todo.has(todo::BACK) {
                 conn.stop_reading();
             }
             if self.source(sk) == Source::Reset {
