@@ -34,6 +34,7 @@ use crate::sys::sysctl::Setting;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{Arc, ArcBorrow};
+use kernel::workqueue::{new_work, Work};
 use propose::Proposals;
 use table::Table;
 use why::Whys;
@@ -64,6 +65,8 @@ pub(crate) struct Inet {
     /// Proposals that came before TCP's last packet of the handshake.
     #[pin]
     proposals: BhLock<Proposals>,
+    #[pin]
+    sweeper: Work<Inet>,
     /// Numbers for listings.
     pub(crate) counters: Counters,
 }
@@ -80,6 +83,7 @@ impl Inet {
                 level: Atomic::new(level),
                 paths <- new_bhlock!(paths, "fgdp_paths"),
                 proposals <- new_bhlock!(proposals, "fgdp_proposals"),
+                sweeper <- new_work!("fgdp_sweep"),
                 counters: Counters {
                     candidates: Atomic::new(0),
                     carried: Atomic::new(0),

@@ -120,9 +120,12 @@ impl Path {
         self.conn.as_ref()
     }
 
-    /// Made once: for the one proposal that there is.
-    pub(super) fn set_conn(&self, conn: Arc<Connection>) {
-        let _first = self.conn.populate(conn);
+    /// Made once: for the one proposal that there is. False if the socket has left: then nobody would close it. Any
+    /// context.
+    pub(super) fn set_conn(&self, conn: Arc<Connection>) -> bool {
+        // Who leaves takes the socket first, under the lock, and then looks for the connection.
+        let sk = self.sk.lock();
+        sk.is_some() && self.conn.populate(conn)
     }
 
     /// Whether TCP alone carries it, for good.

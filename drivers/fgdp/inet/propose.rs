@@ -5,20 +5,43 @@
 use super::path::todo;
 use super::{Inet, Path, Why};
 use crate::channel::Channel;
-use crate::conn::User;
+use crate::conn::{Connection, User};
 use crate::device::Device;
 use crate::proto::stream::Endpoint;
 use crate::proto::wire::{Carry, Refusal};
+use crate::sys::task;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kernel::workqueue::{impl_has_work, WorkItem};
+
+impl_has_work! {
+    impl HasWork<Self> for Inet { self.sweeper }
+}
+
+impl WorkItem for Inet {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.sweep();
+    }
+}
 
 /// A proposal for a connection that this side does not know yet.
 pub(super) struct Proposal {
     device: Arc<Device>,
     channel: Arc<Channel>,
     carry: Carry,
+    since: u64,
 }
+
+/// How long a proposal waits for TCP's last packet, in nanoseconds: until TCP would have sent that again.
+const KEEP_NS: u64 = 1_000_000_000;
+
+/// How often they are looked at, in milliseconds.
+const SWEEP_MS: i64 = 50;
 
 /// Proposals that may wait.
 const MAX_PROPOSALS: usize = 256;
@@ -60,9 +83,9 @@ pub(super) fn propose(path: &Arc<Path>) {
         let channel = peer.channel().ok_or(Why::Channel)?;
         let conn = path.device.add_carried(&channel, path.ends);
         let conn = conn.map_err(|_| Why::Memory)?;
-        conn.serve(User::Tcp(path.clone()));
-        path.set_conn(conn.clone());
-        conn.start();
+        if tie(path, &conn) {
+            conn.start();
+        }
         Ok(())
     })();
     if let Err(why) = sent {
@@ -73,7 +96,12 @@ pub(super) fn propose(path: &Arc<Path>) {
 
 impl Inet {
     /// A peer proposes to carry a connection. Process context.
-    pub(crate) fn on_carry(&self, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {
+    pub(crate) fn on_carry(
+        self: &Arc<Self>,
+        device: &Arc<Device>,
+        channel: &Arc<Channel>,
+        carry: &Carry,
+    ) {
         let from_peer = device.has_address(channel, &carry.src_addr);
         let Some(refusal) = self.find_path(device, channel, carry, from_peer) else {
             return;
@@ -124,11 +152,12 @@ impl Inet {
         paths.find(&ends, |path| !path.active && path.device.is(device))
     }
 
-    fn keep(&self, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {
+    fn keep(self: &Arc<Self>, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {
         let early = Proposal {
             device: device.clone(),
             channel: channel.clone(),
             carry: *carry,
+            since: task::clock_ns(),
         };
         let mut proposals = self.proposals.lock();
         let oldest = if proposals.0.len() >= MAX_PROPOSALS {
@@ -142,9 +171,32 @@ impl Inet {
         if let Some(p) = oldest {
             self.refuse(&p.device, &p.channel, &p.carry, Refusal::NoSocket);
         }
+        if let Some(queue) = crate::sys::work::process() {
+            // Queued already is as good.
+            let _queued = queue.enqueue::<_, 0>(self.clone());
+        }
         // The connection may have been taken, and have looked here, in between.
         if let Some(path) = self.passive(device, carry) {
             path.begin();
+        }
+    }
+
+    /// Refuses proposals whose connection did not come: it has gone, or never was.
+    fn sweep(&self) {
+        loop {
+            let now = task::clock_ns();
+            let mut proposals = self.proposals.lock();
+            let oldest = proposals.0.first().map(|p| now.saturating_sub(p.since));
+            let late = match oldest {
+                None => return,
+                Some(age) if age > KEEP_NS => proposals.0.remove(0).ok(),
+                Some(_) => None,
+            };
+            drop(proposals);
+            match late {
+                Some(p) => self.refuse(&p.device, &p.channel, &p.carry, Refusal::NoSocket),
+                None => fsleep(Delta::from_millis(SWEEP_MS)),
+            }
         }
     }
 
@@ -167,19 +219,35 @@ impl Inet {
     }
 }
 
+/// Makes `conn` the one that carries `path`; false if the socket has left, and then `conn` has gone.
+fn tie(path: &Arc<Path>, conn: &Arc<Connection>) -> bool {
+    // First: who leaves after that takes it away again.
+    conn.serve(User::Tcp(path.clone()));
+    if path.set_conn(conn.clone()) {
+        return true;
+    }
+    conn.close(false);
+    // The peer does not know the id.
+    path.device.forget(conn);
+    false
+}
+
 fn accept(path: &Arc<Path>, channel: &Arc<Channel>, carry: &Carry) -> Result {
     if path.conn().is_some() || path.is_plain() {
         return Err(EBUSY);
     }
     let conn = path.device.add_carried(channel, path.ends)?;
+    if !tie(path, &conn) {
+        return Err(EBUSY);
+    }
     if let Err(reason) = conn.accept(carry.peer_conn) {
         path.device.break_channel(channel, reason);
         return Ok(());
     }
-    conn.serve(User::Tcp(path.clone()));
-    path.set_conn(conn.clone());
     // Before anything else that this side says of it.
     conn.send_accept();
-    path.agree();
+    if conn.after_answer() {
+        path.agree();
+    }
     Ok(())
 }
