@@ -6,6 +6,7 @@ use super::path::todo;
 use super::{Inet, Path, Why};
 use crate::channel::Channel;
 use crate::conn::{Connection, User};
+use crate::ctl::Job;
 use crate::device::Device;
 use crate::proto::stream::Endpoint;
 use crate::proto::wire::{Carry, Refusal};
@@ -80,7 +81,11 @@ impl Path {
 pub(super) fn propose(path: &Arc<Path>) {
     let sent = (|| {
         let peer = path.device.peer(path.peer).ok_or(Why::Channel)?;
-        let channel = peer.channel().ok_or(Why::Channel)?;
+        let Some(channel) = peer.channel() else {
+            // For the next one.
+            let _queued = path.device.add_job(Job::Want(path.peer));
+            return Err(Why::Channel);
+        };
         let conn = path.device.add_carried(&channel, path.ends);
         let conn = conn.map_err(|_| Why::Memory)?;
         if tie(path, &conn) {
@@ -237,17 +242,17 @@ fn accept(path: &Arc<Path>, channel: &Arc<Channel>, carry: &Carry) -> Result {
         return Err(EBUSY);
     }
     let conn = path.device.add_carried(channel, path.ends)?;
-    if !tie(path, &conn) {
-        return Err(EBUSY);
-    }
     if let Err(reason) = conn.accept(carry.peer_conn) {
         path.device.break_channel(channel, reason);
         return Ok(());
     }
-    // Before anything else that this side says of it.
+    conn.serve(User::Tcp(path.clone()));
+    // Before anything else that this side says of it: so nobody can close it before.
     conn.send_accept();
-    if conn.after_answer() {
+    if path.set_conn(conn.clone()) {
         path.agree();
+    } else {
+        conn.close(false);
     }
     Ok(())
 }
