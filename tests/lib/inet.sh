@@ -34,13 +34,7 @@ inet_selftests() {
 		after=$(inet_carried $guest)
 		if [ "${after:-0}" -gt "${before:-0}" ]; then pass inet-$guest-carried; else fail inet-$guest-carried "no connection was carried"; fi
 	done
-	if guest a sh -c "rmmod fgdp && insmod $checkout/build/fgdp.ko"; then
-		pass inet-unload
-	else
-		fail inet-unload "rmmod or insmod after the tests: $(guest a cat /proc/net/fgdp/connections 2>&1 | head -n 3 | tr '\n' ' ')"
-	fi
-	if scan_logs inet a b; then pass inet-logs; else fail inet-logs "trouble in the kernel logs"; fi
-	lab_down
+	end_selftests inet
 }
 
 group_inet() {

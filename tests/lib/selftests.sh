@@ -28,6 +28,16 @@ run_pair() { # run_pair FAMILY CLIENT SERVER SERVER-ADDRESS [WHAT-IS-SPECIAL]
 	wait "$pid" || [ "$status" -gt 1 ] || fail "$name-server" "$(tail -n 1 "$out/$name.server")"
 }
 
+end_selftests() { # end_selftests NAME: with no socket left the module can go, and come back; the kernels have nothing to say
+	if guest a sh -c "rmmod fgdp && insmod $checkout/build/fgdp.ko"; then
+		pass "$1-unload"
+	else
+		fail "$1-unload" "rmmod or insmod after the tests: $(guest a cat /proc/net/fgdp/connections 2>&1 | head -n 3 | tr '\n' ' ')"
+	fi
+	if scan_logs "$1" a b; then pass "$1-logs"; else fail "$1-logs" "trouble in the kernel logs"; fi
+	lab_down
+}
+
 group_selftests() {
 	progress "selftests: boot two guests"
 	if ! lab_up --guests 2; then
@@ -37,12 +47,5 @@ group_selftests() {
 	run_loopback fgdp
 	run_pair fgdp a b 10.77.0.2
 	run_pair fgdp b a 10.77.0.1
-	# With no socket left the module can go, and come back.
-	if guest a sh -c "rmmod fgdp && insmod $checkout/build/fgdp.ko"; then
-		pass selftests-unload
-	else
-		fail selftests-unload "rmmod or insmod after the tests: $(guest a cat /proc/net/fgdp/connections 2>&1 | head -n 3 | tr '\n' ' ')"
-	fi
-	if scan_logs selftests a b; then pass selftests-logs; else fail selftests-logs "trouble in the kernel logs"; fi
-	lab_down
+	end_selftests selftests
 }
