@@ -101,7 +101,7 @@ impl Path {
                 Err(_) => return After::Reset,
             }
             let stop = self.source(sk) == Source::Stop;
-            if stop && !self.todo.has(todo::BACK) {
+            if stop && !self.todo.has(todo::BACK) && !conn.channel.is_dead() {
                 self.because(Why::Peer);
             }
             if stop || self.todo.has(todo::BACK) {
