@@ -7,7 +7,7 @@ use nix::sys::epoll::EpollFlags as PollFlags;
 
 use crate::case::{Case, Ctx, Kind};
 use crate::net::{fgdp_name, Net};
-use crate::sock::{Sock, ALL_EVENTS, PATIENCE};
+use crate::sock::Sock;
 use crate::{same, sys, want};
 
 pub const CASES: &[Case] = &[
