@@ -54,7 +54,7 @@ impl Connection {
 
     /// The channel ends: nobody looks at the peer's entry any more. Before CHANNEL_CLOSE. Sleeps.
     pub(crate) fn cut(&self) {
-        if self.endpoint.is_none() {
+        if !self.is_carried() {
             return;
         }
         let _tx = self.tx.lock();
@@ -98,7 +98,7 @@ impl Connection {
 
     /// After [`Connection::cut`]: TCP gets what the peer has not read. Sleeps.
     pub(crate) fn end_carrying(&self, known: bool) {
-        if self.endpoint.is_none() {
+        if !self.is_carried() {
             return;
         }
         let path = match self.user() {
@@ -122,6 +122,6 @@ impl Connection {
 
     /// Whether its rings have bytes that TCP may have to send.
     pub(crate) fn keeps_bytes(&self) -> bool {
-        self.endpoint.is_some() && self.state.lock().proto.tx_keeps_bytes()
+        self.is_carried() && self.state.lock().proto.tx_keeps_bytes()
     }
 }

@@ -37,29 +37,20 @@ impl Connection {
             state.phase = Phase::Open;
             state.opened = true;
         }
+        let closed = state.closed;
         drop(state);
-        if !self.after_answer() {
-            return Ok(());
-        }
-        if let Some(user) = self.user().filter(|_| in_time) {
-            user.opened();
-        }
-        Ok(())
-    }
-
-    /// The peer is known now: tells it what happened before that. False if the user has gone meanwhile.
-    pub(crate) fn after_answer(&self) -> bool {
         let late = self.carried(|proto, _, _| Ok(proto.late_flags()));
         if matches!(late, Ok(notify) if notify.ready) {
             self.post(pending::DATA | pending::SPACE);
         }
-        let closed = self.state.lock().closed;
         if closed {
             // Closed while connecting: now there is somebody to tell.
             self.post(pending::DATA);
             self.advance_close();
+        } else if let Some(user) = self.user().filter(|_| in_time) {
+            user.opened();
         }
-        !closed
+        Ok(())
     }
 
     /// The peer refused. Bottom half.
