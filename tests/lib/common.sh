@@ -44,6 +44,18 @@ id_of() { # id_of GUEST
 		sed -n "/^name = \"$1\"/,/^id/s/^id = \"\(.*\)\"/\1/p" | head -n 1
 }
 
+# A counter of a guest's module.
+counter() { # counter GUEST PATTERN
+	guest "$1" sh -c "awk '/$2/ { n += \$2 } END { print n + 0 }' /proc/net/fgdp/stats"
+}
+
+inet_setting() { # inet_setting VALUE: net.fgdp.inet in the guests a and b
+	local guest
+	for guest in a b; do
+		guest $guest sh -c "echo $1 >/proc/sys/net/fgdp/inet" || return
+	done
+}
+
 lab_up() { # lab_up OPTIONS: boots the lab, or says why not
 	timeout 600 "$lab_program" up "$@" >"$out/lab-up.log" 2>&1 && return
 	tail -n 5 "$out/lab-up.log" | sed 's/^/# /'

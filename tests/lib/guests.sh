@@ -59,7 +59,8 @@ transfer() { # transfer CLIENT SERVER MIB PORT [OPTIONS]
 	echo "$client to $server: $(tail -n 1 "$log.client")"
 }
 
-# A counter of a guest's module.
-counter() { # counter GUEST PATTERN
-	guest "$1" sh -c "awk '/$2/ { n += \$2 } END { print n + 0 }' /proc/net/fgdp/stats"
+# A file whose content repeats nowhere: what is lost, doubled or out of order changes the sum, which goes to $expected.
+make_file() { # make_file FILE MIB
+	openssl enc -aes-128-ctr -K 00112233445566778899aabbccddeeff -iv 0 -in /dev/zero 2>/dev/null | head -c $(($2 << 20)) >"$1" || :
+	expected=$(sha256sum <"$1" | cut -d ' ' -f 1)
 }

@@ -2,18 +2,12 @@
 # Group inet: TCP that is carried by FGDP behaves as TCP does. The selftests' cases run over plain TCP first, then over TCP that goes
 # through rings, inside one guest and between two; then the scenarios tests/vm/tcp-*. Sourced by tests/run.
 
-inet_setting() { # inet_setting VALUE: net.fgdp.inet in both guests
-	local guest
-	for guest in a b; do
-		guest $guest sh -c "echo $1 >/proc/sys/net/fgdp/inet" || return
-	done
+was_carried() { # was_carried NAME GUEST BEFORE: passes if the guest has carried connections since it had carried so many
+	if [ "$(counter "$2" inet_carried)" -gt "$3" ]; then pass "$1"; else fail "$1" "no connection was carried"; fi
 }
 
-# Connections that a guest's module has carried so far.
-inet_carried() { guest "$1" awk '$1 == "module.inet_carried" { print $2 }' /proc/net/fgdp/stats; }
-
 inet_selftests() {
-	local guest before after
+	local guest before
 	progress "inet: boot two guests"
 	if ! lab_up --guests 2; then
 		fail inet "the lab does not come up (see $out/lab-up.log)"
@@ -21,18 +15,16 @@ inet_selftests() {
 	fi
 	run_loopback tcp
 	inet_setting 2 || fail inet "the guests have no net.fgdp.inet"
-	before=$(inet_carried a)
+	before=$(counter a inet_carried)
 	run_loopback tcp carried
-	after=$(inet_carried a)
-	if [ "${after:-0}" -gt "${before:-0}" ]; then pass inet-loopback-carried; else fail inet-loopback-carried "no connection was carried"; fi
+	was_carried inet-loopback-carried a "$before"
 	for guest in a b; do
-		before=$(inet_carried $guest)
+		before=$(counter $guest inet_carried)
 		case $guest in
 		a) run_pair tcp a b 10.77.0.2 carried ;;
 		b) run_pair tcp b a 10.77.0.1 carried ;;
 		esac
-		after=$(inet_carried $guest)
-		if [ "${after:-0}" -gt "${before:-0}" ]; then pass inet-$guest-carried; else fail inet-$guest-carried "no connection was carried"; fi
+		was_carried inet-$guest-carried $guest "$before"
 	done
 	end_selftests inet
 }
