@@ -193,6 +193,10 @@ impl Hook for Inet {
         }
     }
 
+    fn accepted(path: &Arc<Path>) {
+        path.on_accept();
+    }
+
     fn send(path: &Arc<Path>, sk: &TcpSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize> {
         send::send(path, sk, msg, len)
     }

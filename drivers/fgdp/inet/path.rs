@@ -54,6 +54,8 @@ pub(crate) struct Path {
     pub(crate) ends: Endpoint,
     /// This side opened it.
     pub(super) active: bool,
+    /// It was opened here, or accepted.
+    has_user: Atomic<bool>,
     #[pin]
     sk: BhLock<Option<ARef<TcpSock>>>,
     conn: SetOnce<Arc<Connection>>,
@@ -93,6 +95,7 @@ impl Path {
                 device,
                 peer,
                 ends,
+                has_user: Atomic::new(active),
                 active,
                 sk <- new_bhlock!(Some(sk), "fgdp_path_sk"),
                 conn: SetOnce::new(),
@@ -118,6 +121,17 @@ impl Path {
     /// The connection whose rings carry it.
     pub(crate) fn conn(&self) -> Option<&Arc<Connection>> {
         self.conn.as_ref()
+    }
+
+    /// Whether it was opened here, or accepted: else it waits at its listener, and its lock is not to be taken.
+    pub(super) fn has_user(&self) -> bool {
+        self.has_user.load(Acquire)
+    }
+
+    /// It was accepted: what waited for that goes on. Any context.
+    pub(super) fn on_accept(self: &Arc<Self>) {
+        self.has_user.store(true, Release);
+        self.on_ready(false, false);
     }
 
     /// Made once: for the one proposal that there is. False if the socket has left: then nobody would close it. Any

@@ -78,9 +78,10 @@ impl Call<'_> {
             }
             Source::Reset => {
                 self.path.kick();
-                self.wait(|_, sk| sk.err() != 0)?;
+                // TCP may have been reset before, and an earlier call have had its error.
+                self.wait(|path, sk| sk.err() != 0 || path.source(sk) != Source::Reset)?;
                 self.sk.take_error()?;
-                Ok(Step::Over(0))
+                Ok(Step::Got(0))
             }
         }
     }

@@ -46,9 +46,11 @@ impl Path {
             self.todo.clear(todo::PROPOSE);
             propose::propose(self);
         }
-        let guard = sk.lock();
+        // The listener's end takes sockets that were not accepted, and nobody may own one then. They have neither sent
+        // nor read: what needs the lock follows when they are accepted.
+        let guard = self.has_user().then(|| sk.lock());
         let (before, was_plain) = (self.ways(&sk), self.is_plain());
-        let after = self.advance(&sk);
+        let after = self.advance(&sk, guard.is_some());
         drop(guard);
         match after {
             After::Nothing => {}
@@ -92,13 +94,19 @@ impl Path {
         )
     }
 
-    fn advance(self: &Arc<Self>, sk: &TcpSock) -> After {
+    /// Does what can be done; without the socket's lock (not `locked`) only what needs none.
+    fn advance(self: &Arc<Self>, sk: &TcpSock, locked: bool) -> After {
         let was_plain = self.is_plain();
         if let Some(conn) = self.conn().filter(|_| self.is_agreed() && !was_plain) {
-            match self.move_bytes(sk, conn) {
-                Ok(()) => {}
-                Err(e) if e == EAGAIN => self.todo.set(todo::AGAIN),
-                Err(_) => return After::Reset,
+            if self.todo.has(todo::BACK) {
+                conn.stop_sending();
+            }
+            if locked {
+                match self.move_bytes(sk, conn) {
+                    Ok(()) => {}
+                    Err(e) if e == EAGAIN => self.todo.set(todo::AGAIN),
+                    Err(_) => return After::Reset,
+                }
             }
             let stop = self.source(sk) == Source::Stop;
             if stop && !self.todo.has(todo::BACK) && !conn.channel.is_dead() {
@@ -107,7 +115,7 @@ impl Path {
             if stop || self.todo.has(todo::BACK) {
                 conn.stop_reading();
             }
-            if self.source(sk) == Source::Reset {
+            if locked && self.source(sk) == Source::Reset {
                 return After::Reset;
             }
             if self.tx_path(sk) == TxPath::Back && self.source(sk) == Source::Back {
@@ -124,6 +132,9 @@ impl Path {
                 conn.close(false);
             }
             self.set_plain();
+        }
+        if !locked {
+            return After::Nothing;
         }
         let fin_goes = self.tx_is_tcp(sk);
         if self.todo.has(todo::FIN) && fin_goes {
@@ -143,15 +154,12 @@ impl Path {
         After::Nothing
     }
 
-    /// Brings what the ring has to send to where it belongs.
+    /// Brings what the ring has to send to where it belongs. The socket's lock is held.
     ///
     /// # Errors
     ///
     /// `EAGAIN` without memory; anything else: the connection is to be reset.
     fn move_bytes(self: &Arc<Self>, sk: &TcpSock, conn: &Connection) -> Result {
-        if self.todo.has(todo::BACK) {
-            conn.stop_sending();
-        }
         self.push_rest(sk)?;
         for _ in 0..STEPS {
             match self.tx_path(sk) {

@@ -32,6 +32,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     ) -> Option<Arc<Self::Path>>;
     /// The socket was taken. As for [`Hook::established`].
     fn taken(path: &Arc<Self::Path>);
+    /// `accept(2)` gave the socket its file. Bottom half, with the socket's spin lock.
+    fn accepted(path: &Arc<Self::Path>);
     /// `sendmsg(2)`. Process context.
     fn send(
         path: &Arc<Self::Path>,
@@ -192,7 +194,7 @@ fn proto<H: Hook>(base: *const ffi::proto) -> Result<KBox<ffi::proto>> {
     proto.ioctl = Some(ioctl::<H>);
     proto.setsockopt = Some(setsockopt::<H>);
     proto.getsockopt = Some(getsockopt::<H>);
-    proto.release_cb = Some(release_cb);
+    proto.release_cb = Some(release_cb::<H>);
     Ok(proto)
 }
 
@@ -273,22 +275,27 @@ unsafe extern "C" fn established<H: Hook>(
     H::taken(&path);
 }
 
-/// Gives the socket's file other operations, if it has one and these are those in the first place of a pair. The
-/// socket's lock is held.
-fn swap_ops(sk: *mut ffi::sock, pairs: [(*const ffi::proto_ops, *const ffi::proto_ops); 2]) {
+/// Gives the socket's file other operations, if it has one and these are those in the first place of a pair; true if
+/// so. The socket's lock is held.
+fn swap_ops(
+    sk: *mut ffi::sock,
+    pairs: [(*const ffi::proto_ops, *const ffi::proto_ops); 2],
+) -> bool {
     // SAFETY: One word of a live socket, whose lock is held: it does not lose its file meanwhile.
     let socket = unsafe { (&raw const (*sk).sk_socket).read_volatile() };
     if socket.is_null() {
-        return;
+        return false;
     }
     // SAFETY: As above.
     let ops = unsafe { &raw mut (*socket).ops };
     // SAFETY: As above.
     let now = unsafe { ops.read_volatile() };
-    if let Some((_, to)) = pairs.into_iter().find(|(from, _)| *from == now) {
-        // SAFETY: As above; WRITE_ONCE().
-        unsafe { ops.write_volatile(to) };
-    }
+    let Some((_, to)) = pairs.into_iter().find(|(from, _)| *from == now) else {
+        return false;
+    };
+    // SAFETY: As above; WRITE_ONCE().
+    unsafe { ops.write_volatile(to) };
+    true
 }
 
 /// TCP's operations, and ours for them.
@@ -300,8 +307,12 @@ fn ops_pairs() -> [(*const ffi::proto_ops, *const ffi::proto_ops); 2] {
 /// # Safety
 ///
 /// Called by `release_sock`, with the socket's spin lock. After `accept(2)` this is the first call.
-unsafe extern "C" fn release_cb(sk: *mut ffi::sock) {
-    swap_ops(sk, ops_pairs());
+unsafe extern "C" fn release_cb<H: Hook>(sk: *mut ffi::sock) {
+    if swap_ops(sk, ops_pairs()) {
+        if let Some(path) = path::<H>(sk) {
+            H::accepted(&path);
+        }
+    }
     // SAFETY: TCP's own, with what it expects.
     if let Some(base) = unsafe { TcpSock::from_raw(sk) }.base().release_cb {
         // SAFETY: As above.

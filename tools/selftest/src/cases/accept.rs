@@ -24,6 +24,11 @@ pub const CASES: &[Case] = &[
     Case::stream("listen_backlog_full", backlog_client, backlog_server).fgdp(),
     Case::stream("listen_closed_with_waiting", closed_client, closed_server),
     Case::stream(
+        "listen_closed_storm",
+        closed_storm_client,
+        closed_storm_server,
+    ),
+    Case::stream(
         "listen_shutdown",
         listen_shutdown_client,
         listen_shutdown_server,
@@ -189,6 +194,32 @@ fn closed_client(ctx: &mut Ctx) -> Result<()> {
     want!(sock.recv(&mut [0; 4]), Err(Errno::ECONNRESET));
     want!(sock.recv(&mut [0; 4]), Ok(0));
     want!(ctx.socket()?.connect(&name), Err(Errno::ECONNREFUSED));
+    Ok(())
+}
+
+/// Listeners that go while their connections have just come up.
+const CLOSED_ROUNDS: usize = 25;
+
+fn closed_storm_client(ctx: &mut Ctx) -> Result<()> {
+    for _ in 0..CLOSED_ROUNDS {
+        let name = ctx.server_name()?;
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(ctx.dial_name(&name)?);
+        }
+        ctx.tell("connected")?;
+        for sock in all {
+            want!(sock.recv(&mut [0; 4]), Err(Errno::ECONNRESET));
+            want!(sock.recv(&mut [0; 4]), Ok(0));
+        }
+    }
+    Ok(())
+}
+
+fn closed_storm_server(ctx: &mut Ctx) -> Result<()> {
+    for _ in 0..CLOSED_ROUNDS {
+        closed_server(ctx)?;
+    }
     Ok(())
 }
 
