@@ -6,7 +6,7 @@
 //! is called `fgdp` and its number in the order of attachment.
 
 use crate::addr::{Addr, GuestId};
-use crate::inet::TcpConnections;
+use crate::inet::{TcpConnections, TcpEnd};
 use crate::proto::wire::{Kind, PeerState};
 use crate::snapshot::{Connections, Peers, Snapshots, Stats};
 use crate::stack::Stack;
@@ -190,6 +190,57 @@ impl Listing for Peers {
             peer.used_frames,
             peer.accepted_frames,
             peer.last_down.name()
+        );
+    }
+}
+
+impl fmt::Display for TcpEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = self.addr {
+            return f.write_fmt(fmt!("{a}.{b}.{c}.{d}:{}", self.port));
+        }
+        for (n, word) in self.addr.chunks_exact(2).enumerate() {
+            let sep = if n == 0 { "[" } else { ":" };
+            let word = word.iter().fold(0u16, |w, b| w << 8 | u16::from(*b));
+            f.write_fmt(fmt!("{sep}{word:x}"))?;
+        }
+        f.write_fmt(fmt!("]:{}", self.port))
+    }
+}
+
+impl Listing for TcpConnections {
+    fn header(&self, out: &SeqFile) {
+        seq_print!(
+            out,
+            "device slot cookie local remote opened sends receives ring_rx_bytes ring_tx_bytes \
+             tcp_rx_bytes tcp_tx_bytes reason\n"
+        );
+    }
+
+    fn seek(&self, at: u64) -> Option<u64> {
+        Snapshots::seek(self, at)
+    }
+
+    fn show(&self, at: u64, out: &SeqFile) {
+        let Some(tcp) = self.get(at) else {
+            return;
+        };
+        seq_print!(
+            out,
+            "fgdp{} {} {:x} {} {} {} {} {} {} {} {} {} {}\n",
+            tcp.device,
+            tcp.slot,
+            tcp.cookie,
+            tcp.local,
+            tcp.remote,
+            if tcp.active { "here" } else { "there" },
+            tcp.sends.name(),
+            tcp.receives.name(),
+            tcp.ring_rx_bytes,
+            tcp.ring_tx_bytes,
+            tcp.tcp_rx_bytes,
+            tcp.tcp_tx_bytes,
+            tcp.why.map_or("-", |why| why.name())
         );
     }
 }

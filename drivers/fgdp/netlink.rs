@@ -2,6 +2,7 @@
 
 //! The generic netlink family `fgdp`: the listings for programs (`include/uapi/linux/fgdp.h`).
 
+use crate::inet::{TcpConnections, TcpEntry};
 use crate::proto::wire::Kind;
 use crate::snapshot::{ConnEntry, Connections, PeerEntry, Peers, Snapshots, StatEntry, Stats};
 use crate::stack::Stack;
@@ -16,6 +17,7 @@ pub(crate) struct Netlink {
     connections: Connections,
     peers: Peers,
     stats: Stats,
+    tcp: TcpConnections,
 }
 
 impl Netlink {
@@ -25,6 +27,7 @@ impl Netlink {
             connections: Connections(stack.clone()),
             peers: Peers(stack.clone()),
             stats: Stats(stack.clone()),
+            tcp: TcpConnections(stack.clone()),
         }
     }
 }
@@ -32,13 +35,19 @@ impl Netlink {
 impl Family for Netlink {
     const NAME: &'static CStr = c"fgdp";
     const VERSION: u32 = FGDP_GENL_VERSION;
-    const COMMANDS: &'static [u8] = &[CMD_GET_CONNECTIONS, CMD_GET_PEERS, CMD_GET_STATS];
+    const COMMANDS: &'static [u8] = &[
+        CMD_GET_CONNECTIONS,
+        CMD_GET_PEERS,
+        CMD_GET_STATS,
+        CMD_GET_TCP,
+    ];
 
     fn seek(&self, cmd: u8, at: u64) -> Option<u64> {
         match cmd {
             CMD_GET_CONNECTIONS => self.connections.seek(at),
             CMD_GET_PEERS => self.peers.seek(at),
             CMD_GET_STATS => self.stats.seek(at),
+            CMD_GET_TCP => self.tcp.seek(at),
             _ => None,
         }
     }
@@ -51,6 +60,7 @@ impl Family for Netlink {
                 .map_or(Ok(()), |e| connection(&e, msg)),
             CMD_GET_PEERS => self.peers.get(at).map_or(Ok(()), |e| peer(&e, msg)),
             CMD_GET_STATS => self.stats.get(at).map_or(Ok(()), |e| stat(&e, msg)),
+            CMD_GET_TCP => self.tcp.get(at).map_or(Ok(()), |e| tcp(&e, msg)),
             _ => Ok(()),
         }
     }
@@ -124,4 +134,22 @@ fn stat(entry: &StatEntry, msg: &mut Message) -> Result {
     let text = CStr::from_bytes_until_nul(&text).map_err(|_| EINVAL)?;
     msg.string(A_STAT_NAME, text)?;
     msg.uint(A_STAT_VALUE, entry.value)
+}
+
+fn tcp(entry: &TcpEntry, msg: &mut Message) -> Result {
+    msg.u32(A_TCP_DEVICE, entry.device)?;
+    msg.u32(A_TCP_SLOT, entry.slot)?;
+    msg.uint(A_TCP_COOKIE, entry.cookie)?;
+    msg.bytes(A_TCP_LOCAL_ADDR, &entry.local.addr)?;
+    msg.u32(A_TCP_LOCAL_PORT, entry.local.port.into())?;
+    msg.bytes(A_TCP_REMOTE_ADDR, &entry.remote.addr)?;
+    msg.u32(A_TCP_REMOTE_PORT, entry.remote.port.into())?;
+    msg.u32(A_TCP_ACTIVE, entry.active.into())?;
+    msg.u32(A_TCP_SENDS, entry.sends as u32)?;
+    msg.u32(A_TCP_RECEIVES, entry.receives as u32)?;
+    msg.uint(A_TCP_RING_RX_BYTES, entry.ring_rx_bytes)?;
+    msg.uint(A_TCP_RING_TX_BYTES, entry.ring_tx_bytes)?;
+    msg.uint(A_TCP_RX_BYTES, entry.tcp_rx_bytes)?;
+    msg.uint(A_TCP_TX_BYTES, entry.tcp_tx_bytes)?;
+    msg.u32(A_TCP_REASON, entry.why.map_or(0, |why| why as u32))
 }

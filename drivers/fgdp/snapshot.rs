@@ -118,7 +118,8 @@ pub(crate) struct Connections(pub(crate) Arc<Stack>);
 /// Places from here on are the ports that somebody listens on; those before are connections.
 const LISTENERS: u64 = (MAX_DEVICES * Device::TABLE_LEN) as u64;
 
-fn count(value: i64) -> u64 {
+/// A counter's value, which does not fall below zero.
+pub(crate) fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 

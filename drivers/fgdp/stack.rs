@@ -69,6 +69,13 @@ impl Stack {
         self.devices.lock().get(at).cloned()
     }
 
+    /// The place of `device`, for listings.
+    pub(crate) fn number(&self, device: &Device) -> Option<u32> {
+        let devices = self.devices.lock();
+        let at = devices.iter().position(|d| d.is(device))?;
+        u32::try_from(at).ok()
+    }
+
     /// Finds the guest in the peer directories of all groups.
     pub(crate) fn find(&self, guest: GuestId) -> Option<(Arc<Device>, Arc<Peer>)> {
         let mut at = 0;

@@ -12,5 +12,6 @@
 #include "proc.c"
 #include "shm.c"
 #include "sock.c"
+#include "trace.c"
 #include "virtio.c"
 #include "work.c"

@@ -92,6 +92,10 @@ bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *
 void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops, void *path);
 const struct tcp_ulp_ops *fgdp_helper_tcp_ulp_ops(const struct sock *sk);
 void *fgdp_helper_tcp_path(const struct sock *sk);
+u64 fgdp_helper_tcp_bytes_received(const struct sock *sk);
+u64 fgdp_helper_tcp_bytes_sent(const struct sock *sk);
+u64 fgdp_helper_sock_cookie(struct sock *sk);
+void fgdp_helper_trace_tcp_carry(struct sock *sk, u32 reason);
 void fgdp_helper_sock_detach(struct sock *sk);
 void fgdp_helper_sock_reset_at_close(struct sock *sk);
 void fgdp_helper_sk_wake_writers(struct sock *sk);

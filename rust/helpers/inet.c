@@ -73,6 +73,19 @@ u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk)
 	return nxt - sock_flag(sk, SOCK_DONE);
 }
 
+u64 fgdp_helper_tcp_bytes_received(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->bytes_received);
+}
+
+/* Each byte counted once. */
+u64 fgdp_helper_tcp_bytes_sent(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	return READ_ONCE(tp->bytes_sent) - READ_ONCE(tp->bytes_retrans);
+}
+
 void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops,
 			      void *path)
 {

@@ -14,7 +14,8 @@ consts! {
     u32: FGDP_GENL_VERSION = FGDP_GENL_VERSION;
     u8: CMD_GET_CONNECTIONS = fgdp_cmd_FGDP_CMD_GET_CONNECTIONS,
         CMD_GET_PEERS = fgdp_cmd_FGDP_CMD_GET_PEERS,
-        CMD_GET_STATS = fgdp_cmd_FGDP_CMD_GET_STATS;
+        CMD_GET_STATS = fgdp_cmd_FGDP_CMD_GET_STATS,
+        CMD_GET_TCP = fgdp_cmd_FGDP_CMD_GET_TCP;
     u32: A_CONN_DEVICE = fgdp_conn_attr_FGDP_A_CONN_DEVICE,
         A_CONN_ID = fgdp_conn_attr_FGDP_A_CONN_ID,
         A_CONN_PEER_ID = fgdp_conn_attr_FGDP_A_CONN_PEER_ID,
@@ -47,4 +48,19 @@ consts! {
     u32: A_STAT_DEVICE = fgdp_stat_attr_FGDP_A_STAT_DEVICE,
         A_STAT_NAME = fgdp_stat_attr_FGDP_A_STAT_NAME,
         A_STAT_VALUE = fgdp_stat_attr_FGDP_A_STAT_VALUE;
+    u32: A_TCP_DEVICE = fgdp_tcp_attr_FGDP_A_TCP_DEVICE,
+        A_TCP_SLOT = fgdp_tcp_attr_FGDP_A_TCP_SLOT,
+        A_TCP_COOKIE = fgdp_tcp_attr_FGDP_A_TCP_COOKIE,
+        A_TCP_LOCAL_ADDR = fgdp_tcp_attr_FGDP_A_TCP_LOCAL_ADDR,
+        A_TCP_LOCAL_PORT = fgdp_tcp_attr_FGDP_A_TCP_LOCAL_PORT,
+        A_TCP_REMOTE_ADDR = fgdp_tcp_attr_FGDP_A_TCP_REMOTE_ADDR,
+        A_TCP_REMOTE_PORT = fgdp_tcp_attr_FGDP_A_TCP_REMOTE_PORT,
+        A_TCP_ACTIVE = fgdp_tcp_attr_FGDP_A_TCP_ACTIVE,
+        A_TCP_SENDS = fgdp_tcp_attr_FGDP_A_TCP_SENDS,
+        A_TCP_RECEIVES = fgdp_tcp_attr_FGDP_A_TCP_RECEIVES,
+        A_TCP_RING_RX_BYTES = fgdp_tcp_attr_FGDP_A_TCP_RING_RX_BYTES,
+        A_TCP_RING_TX_BYTES = fgdp_tcp_attr_FGDP_A_TCP_RING_TX_BYTES,
+        A_TCP_RX_BYTES = fgdp_tcp_attr_FGDP_A_TCP_RX_BYTES,
+        A_TCP_TX_BYTES = fgdp_tcp_attr_FGDP_A_TCP_TX_BYTES,
+        A_TCP_REASON = fgdp_tcp_attr_FGDP_A_TCP_REASON;
 }

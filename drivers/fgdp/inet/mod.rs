@@ -10,17 +10,17 @@
 //! Lock order: a socket's lock, then what `conn.rs` says. `paths` is innermost.
 
 mod close;
-mod listing;
 mod path;
 mod propose;
 mod recv;
 mod send;
+mod snapshot;
 mod table;
 mod why;
 mod work;
 
-pub(crate) use listing::TcpConnections;
 pub(crate) use path::Path;
+pub(crate) use snapshot::{TcpConnections, TcpEnd, TcpEntry};
 pub(crate) use why::Why;
 
 use crate::device::Device;
@@ -159,14 +159,16 @@ impl Hook for Inet {
         let facts = sk.facts();
         let (device, slot) = this.find(&facts.peer_addr(), &facts.addr())?;
         this.counters.candidates.add(1, Relaxed);
-        let whys = &this.counters.whys;
+        let stays = |why| {
+            this.counters.whys.count(why);
+            sk.trace_carry(why as u32);
+            None
+        };
         if facts.is_taken() {
-            whys.count(Why::Taken);
-            return None;
+            return stays(Why::Taken);
         }
         if facts.has_sent() {
-            whys.count(Why::Early);
-            return None;
+            return stays(Why::Early);
         }
         let ends = Endpoint {
             addr: facts.addr(),
@@ -179,10 +181,7 @@ impl Hook for Inet {
         let path = Path::new(Arc::from(this), device, slot, ends, active, sk)
             .ok()
             .filter(|path| this.paths.lock().insert(path));
-        if path.is_none() {
-            whys.count(Why::Memory);
-        }
-        path
+        path.or_else(|| stays(Why::Memory))
     }
 
     fn taken(path: &Arc<Path>) {

@@ -165,6 +165,9 @@ impl Path {
     pub(super) fn because(&self, why: Why) {
         if self.why.set(why) {
             self.inet.counters.whys.count(why);
+            if let Some(sk) = self.sk() {
+                sk.trace_carry(why as u32);
+            }
         }
     }
 
@@ -174,9 +177,11 @@ impl Path {
         self.agreed.store(true, Release);
         // The peer may have switched before this side knew it (T-4). Nobody is woken for nothing: that would be an edge
         // for epoll.
-        let switched = self
-            .sk()
-            .is_some_and(|sk| !matches!(self.source(&sk), Source::Tcp));
+        let Some(sk) = self.sk() else {
+            return;
+        };
+        sk.trace_carry(0);
+        let switched = !matches!(self.source(&sk), Source::Tcp);
         self.on_ready(switched, false);
     }
 

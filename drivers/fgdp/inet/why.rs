@@ -4,28 +4,28 @@
 
 use kernel::sync::atomic::{ordering::*, Atomic};
 
-/// The reasons. Their numbers are those of the counters' order, and stay.
+/// The reasons, numbered as `enum fgdp_tcp_reason`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
+#[repr(u32)]
 pub(crate) enum Why {
     /// `net.fgdp.inet` was turned off.
-    Off = 0,
+    Off = 1,
     /// Another upper layer protocol has the socket, or another set of functions.
-    Taken = 1,
+    Taken = 2,
     /// Bytes were on their way before TCP said that it is established.
-    Early = 2,
+    Early = 3,
     /// There was no channel to the peer.
-    Channel = 3,
+    Channel = 4,
     /// Too many connections, or no memory.
-    Memory = 4,
+    Memory = 5,
     /// The peer refused.
-    Refused = 5,
+    Refused = 6,
     /// The program did what only TCP can do.
-    Program = 6,
+    Program = 7,
     /// The peer went back.
-    Peer = 7,
+    Peer = 8,
     /// The channel ended.
-    Ended = 8,
+    Ended = 9,
 }
 
 impl Why {
@@ -41,6 +41,10 @@ impl Why {
         Self::Peer,
         Self::Ended,
     ];
+
+    fn place(self) -> usize {
+        (self as usize).saturating_sub(1)
+    }
 
     /// For people.
     pub(crate) fn name(self) -> &'static str {
@@ -69,14 +73,14 @@ impl Whys {
 
     /// Counts `why`. Any context.
     pub(super) fn count(&self, why: Why) {
-        if let Some(counter) = self.0.get(why as usize) {
+        if let Some(counter) = self.0.get(why.place()) {
             counter.add(1, Relaxed);
         }
     }
 
     /// How often `why` was counted.
     pub(crate) fn get(&self, why: Why) -> i64 {
-        self.0.get(why as usize).map_or(0, |c| c.load(Relaxed))
+        self.0.get(why.place()).map_or(0, |c| c.load(Relaxed))
     }
 }
 
@@ -91,7 +95,7 @@ impl First {
 
     /// Keeps `why` unless there is one; true if there was none. Any context.
     pub(super) fn set(&self, why: Why) -> bool {
-        self.0.cmpxchg(0, why as u32 + 1, Relaxed).is_ok()
+        self.0.cmpxchg(0, why as u32, Relaxed).is_ok()
     }
 
     /// The reason, if there is one.

@@ -51,6 +51,8 @@ enum fgdp_cmd {
 	FGDP_CMD_GET_PEERS,
 	/* Counters, and the settings of the module: FGDP_A_STAT_*. */
 	FGDP_CMD_GET_STATS,
+	/* TCP connections to peers, carried or not: FGDP_A_TCP_*. */
+	FGDP_CMD_GET_TCP,
 
 	__FGDP_CMD_MAX,
 	FGDP_CMD_MAX = __FGDP_CMD_MAX - 1
@@ -150,6 +152,78 @@ enum fgdp_stat_attr {
 
 	__FGDP_A_STAT_MAX,
 	FGDP_A_STAT_MAX = __FGDP_A_STAT_MAX - 1
+};
+
+/* Which way the next byte of a TCP connection goes, or comes. */
+enum fgdp_tcp_way {
+	FGDP_TCP_WAY_TCP = 1,
+	FGDP_TCP_WAY_RING,
+	/* That is just changing. */
+	FGDP_TCP_WAY_BETWEEN,
+	/* No way: it is being reset. */
+	FGDP_TCP_WAY_RESET,
+};
+
+/* Why a TCP connection to a peer is not carried by rings, or not any more: the first of the reasons. */
+enum fgdp_tcp_reason {
+	/* It is carried, or that is being found out. */
+	FGDP_TCP_REASON_NONE,
+	/* net.fgdp.inet was turned off. */
+	FGDP_TCP_REASON_OFF,
+	/* The kernel's own, another layer's, of MPTCP, or of another network namespace. */
+	FGDP_TCP_REASON_TAKEN,
+	/* Bytes were on their way before TCP said that it is established. */
+	FGDP_TCP_REASON_EARLY,
+	/* No channel to the peer was up. */
+	FGDP_TCP_REASON_NO_CHANNEL,
+	/* Too many connections, or no memory. */
+	FGDP_TCP_REASON_NO_MEMORY,
+	/* The peer refused. */
+	FGDP_TCP_REASON_REFUSED,
+	/* The program did what only TCP can do. */
+	FGDP_TCP_REASON_PROGRAM,
+	/* The peer went back. */
+	FGDP_TCP_REASON_PEER,
+	/* The channel ended. */
+	FGDP_TCP_REASON_CHANNEL_END,
+};
+
+/* Addresses have 16 bytes in network byte order, IPv4 ones as ::ffff:a.b.c.d. */
+enum fgdp_tcp_attr {
+	FGDP_A_TCP_UNSPEC,
+	/* u32: the device, in the order of attachment. */
+	FGDP_A_TCP_DEVICE,
+	/* u32: the peer's slot. */
+	FGDP_A_TCP_SLOT,
+	/* uint: the socket's cookie (SO_COOKIE). */
+	FGDP_A_TCP_COOKIE,
+	/* Address. */
+	FGDP_A_TCP_LOCAL_ADDR,
+	/* u32. */
+	FGDP_A_TCP_LOCAL_PORT,
+	/* Address. */
+	FGDP_A_TCP_REMOTE_ADDR,
+	/* u32. */
+	FGDP_A_TCP_REMOTE_PORT,
+	/* u32: 1 if it was opened here, else 0. */
+	FGDP_A_TCP_ACTIVE,
+	/* u32: enum fgdp_tcp_way of what is sent. */
+	FGDP_A_TCP_SENDS,
+	/* u32: enum fgdp_tcp_way of what is received. */
+	FGDP_A_TCP_RECEIVES,
+	/* uint: bytes that came by the ring. */
+	FGDP_A_TCP_RING_RX_BYTES,
+	/* uint: bytes that went by the ring. */
+	FGDP_A_TCP_RING_TX_BYTES,
+	/* uint: bytes that came by TCP. */
+	FGDP_A_TCP_RX_BYTES,
+	/* uint: bytes that went by TCP, each counted once. */
+	FGDP_A_TCP_TX_BYTES,
+	/* u32: enum fgdp_tcp_reason. */
+	FGDP_A_TCP_REASON,
+
+	__FGDP_A_TCP_MAX,
+	FGDP_A_TCP_MAX = __FGDP_A_TCP_MAX - 1
 };
 
 #endif /* _UAPI_LINUX_FGDP_H */

@@ -144,6 +144,29 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_tcp_rcv_nxt(self.raw()) }
     }
 
+    /// Bytes that TCP has received, and has sent: each counted once.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        // SAFETY: A live TCP socket, by the type's invariant.
+        unsafe {
+            (
+                ffi::fgdp_helper_tcp_bytes_received(self.raw()),
+                ffi::fgdp_helper_tcp_bytes_sent(self.raw()),
+            )
+        }
+    }
+
+    /// The socket's cookie, as `SO_COOKIE`. Any context.
+    pub(crate) fn cookie(&self) -> u64 {
+        // SAFETY: A live socket.
+        unsafe { ffi::fgdp_helper_sock_cookie(self.raw()) }
+    }
+
+    /// Tells the tracepoint `fgdp_tcp_carry`; reason 0: it is carried. Any context.
+    pub(crate) fn trace_carry(&self, reason: u32) {
+        // SAFETY: A live TCP socket, by the type's invariant.
+        unsafe { ffi::fgdp_helper_trace_tcp_carry(self.raw(), reason) }
+    }
+
     /// Whether `msg` wants to be told on the error queue when its pages are free.
     pub(crate) fn wants_zerocopy(&self, msg: &SendMsg<'_>) -> bool {
         // SAFETY: A live TCP socket, by the type's invariant.
