@@ -7,6 +7,7 @@
 
 use crate::ctl::Job;
 use crate::device::Device;
+use crate::policy::POLICIES;
 use crate::proto::wire::{Call, Request, Status, MAX_ADDRS};
 use crate::stack::Stack;
 use crate::sys::net::addr::{addresses, IpAddr, Watcher};
@@ -46,7 +47,13 @@ impl Device {
             return;
         }
         let mut own = [[0u8; 16]; MAX_OWN];
-        let count = addresses(&mut own).min(MAX_OWN);
+        let mut count = 0;
+        POLICIES.each(|net, policy| {
+            if net.is_initial() || policy.level() > 0 {
+                let room = own.get_mut(count..).unwrap_or(&mut []);
+                count += addresses(net, room).min(room.len());
+            }
+        });
         let own = own.get(..count).unwrap_or(&[]);
         for place in &mut announced.list {
             if let Some(addr) = place.filter(|a| !own.contains(a)) {

@@ -34,6 +34,7 @@ mod listen;
 mod listing;
 mod netlink;
 mod peer;
+mod policy;
 mod poll;
 mod port;
 mod rx;
@@ -49,11 +50,12 @@ use family::AfFgdp;
 use inet::Inet;
 use listing::Listings;
 use netlink::Netlink;
+use policy::Policy;
 use stack::Stack;
-use sys::net::addr::Watch;
+use sys::net::addr::{Watch, Watcher};
 use sys::net::family::Registration;
 use sys::net::inet::Registration as HookRegistration;
-use sys::sysctl::Sysctl;
+use sys::net::namespace::Registration as PolicyRegistration;
 use sys::work::Queues;
 use transport::loopback::Loopback;
 use transport::virtio::{Attach, DoorbellMode, VirtioTransport};
@@ -156,7 +158,7 @@ impl kernel::Module for Fgdp {
         let listings = Listings::new(&stack)?;
         let netlink = sys::genl::Registration::new(module, Netlink::new(&stack))?;
         let level = i32::from(*module_parameters::inet.value());
-        if level > INET_MAX {
+        if level > policy::INET_MAX {
             pr_err!("inet={}: give 0, 1 or 2\n", level);
             return Err(EINVAL);
         }
@@ -180,28 +182,28 @@ impl kernel::Module for Fgdp {
     }
 }
 
-/// The largest value of the setting `inet`.
-const INET_MAX: i32 = 2;
-
 /// Takes the hook out of TCP when dropped.
 struct InetGuard {
     stack: Arc<Stack>,
-    _sysctl: Sysctl<Inet>,
+    // It asks the policies.
     _hook: HookRegistration<Inet>,
+    _policies: PolicyRegistration<Policy>,
 }
 
 impl InetGuard {
     fn new(module: &'static ThisModule, stack: &Arc<Stack>, level: i32) -> Result<Self> {
         let inet = Inet::new(stack, level)?;
+        let policies = PolicyRegistration::new(inet.clone())?;
+        // Devices that are there have asked for the addresses to tell before.
+        stack.changed();
         let hook = HookRegistration::new(module, inet.clone()).inspect_err(|_| {
             pr_err!("the kernel has no tracepoint inet_sock_set_state: FGDP needs one with CONFIG_TRACEPOINTS\n");
         })?;
-        let sysctl = Sysctl::new(c"net/fgdp", c"inet", level, INET_MAX, inet.clone())?;
         stack.set_inet(Some(inet));
         Ok(Self {
             stack: stack.clone(),
-            _sysctl: sysctl,
             _hook: hook,
+            _policies: policies,
         })
     }
 }

@@ -8,6 +8,7 @@
 //! one probably is, too. Two sides that answer each other at once so stop sleeping altogether, and a
 //! side that waits for a slow one pays for one look in vain.
 
+use crate::policy::busy_poll_usec;
 use crate::sys::net::anysock::AnySock;
 use crate::sys::task;
 use kernel::prelude::*;
@@ -42,7 +43,7 @@ impl Spin {
         mut ready: impl FnMut() -> bool,
         sleep: impl FnOnce() -> Result,
     ) -> Result {
-        let asked = sk.busy_poll_usec();
+        let asked = busy_poll_usec(sk);
         let start = task::clock_ns();
         let end = |usec: u32| start.saturating_add(u64::from(usec).saturating_mul(1000));
         let usec = if asked != 0 {

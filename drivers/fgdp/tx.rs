@@ -3,6 +3,7 @@
 //! Sending: user memory to the own ring.
 
 use crate::conn::{Connection, Phase};
+use crate::policy::ring_max;
 use crate::proto::stream::{Conn, Notify, Ring, Spans};
 use crate::proto::wire::{Kind, FRAME_SHIFT, RECORD_HDR, RING_MAX_FRAMES, RING_MIN_FRAMES};
 use crate::sys::net::anysock::AnySock;
@@ -235,14 +236,11 @@ fn send_record(
     }
 }
 
-/// The largest ring of a socket that has not set `SO_SNDBUF`, in bytes. More does not make a stream faster.
-const DEFAULT_RING: u32 = 1 << 20;
-
 /// The largest ring of the socket, in bytes: as for TCP, a buffer that nobody has set the size of grows by itself.
 fn max_ring(sk: &AnySock) -> u32 {
     let bytes = sk
         .fixed_sndbuf()
-        .unwrap_or(DEFAULT_RING)
+        .unwrap_or_else(|| ring_max(sk))
         .min(RING_MAX_FRAMES << FRAME_SHIFT);
     bytes.next_power_of_two().clamp(
         RING_MIN_FRAMES << FRAME_SHIFT,

@@ -7,17 +7,17 @@
 #include <net/ipv6.h>
 
 /*
- * Writes the addresses of the first network namespace's devices to @out, 16
- * bytes each, IPv4 ones as ::ffff:a.b.c.d; not those of loopback devices, nor link-local ones.
+ * Writes the addresses of the namespace's devices to @out, 16 bytes each, IPv4
+ * ones as ::ffff:a.b.c.d; not those of loopback devices, nor link-local ones.
  * Returns how many there are, which may be more than @max.
  */
-unsigned int fgdp_helper_addresses(u8 *out, unsigned int max)
+unsigned int fgdp_helper_addresses(const struct net *net, u8 *out, unsigned int max)
 {
 	struct net_device *dev;
 	unsigned int n = 0;
 
 	rcu_read_lock();
-	for_each_netdev_rcu(&init_net, dev) {
+	for_each_netdev_rcu(net, dev) {
 		struct in_device *in_dev = __in_dev_get_rcu(dev);
 		const struct in_ifaddr *ifa;
 #if IS_ENABLED(CONFIG_IPV6)

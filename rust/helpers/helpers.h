@@ -46,8 +46,7 @@ struct fgdp_tcp_facts {
 #define FGDP_TCP_MPTCP		(1u << 3)
 #define FGDP_TCP_REPAIR		(1u << 4)
 #define FGDP_TCP_SENDER_WAITS	(1u << 5)
-#define FGDP_TCP_OTHER_NET	(1u << 6)
-#define FGDP_TCP_SENT		(1u << 7)
+#define FGDP_TCP_SENT		(1u << 6)
 
 struct completion;
 struct file;
@@ -79,6 +78,8 @@ void fgdp_helper_sock_put(struct sock *sk);
 void fgdp_helper_sock_orphan(struct sock *sk);
 long fgdp_helper_sock_linger(const struct sock *sk);
 int fgdp_helper_put_user_int(int value, void *to);
+int fgdp_helper_int_from_sockptr(int *value, sockptr_t from, unsigned int len);
+int fgdp_helper_put_option_int(int value, char *to, int *len);
 void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener);
 int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk);
 bool fgdp_helper_may_bind_reserved(void);
@@ -100,7 +101,12 @@ void fgdp_helper_sock_detach(struct sock *sk);
 void fgdp_helper_sock_reset_at_close(struct sock *sk);
 void fgdp_helper_sk_wake_writers(struct sock *sk);
 void fgdp_helper_tracepoint_synchronize_unregister(void);
-unsigned int fgdp_helper_addresses(u8 *out, unsigned int max);
+void *fgdp_helper_net_generic(const struct net *net, unsigned int id);
+void fgdp_helper_walk_nets(void (*f)(struct net *net, void *arg), void *arg);
+bool fgdp_helper_net_is_trusted(const struct net *net);
+int fgdp_helper_cgroup_id(const char *path, u64 *id);
+bool fgdp_helper_sk_in_cgroup(const struct sock *sk, u64 id);
+unsigned int fgdp_helper_addresses(const struct net *net, u8 *out, unsigned int max);
 struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk);
 struct net *fgdp_helper_sock_net(const struct sock *sk);
 int fgdp_helper_sock_error(struct sock *sk);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/cgroup.h>
 #include <linux/tracepoint.h>
+#include <linux/user_namespace.h>
 #include <net/ipv6.h>
 #include <net/mptcp.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
 #include <net/tcp.h>
 
 #include "helpers.h"
@@ -44,8 +48,6 @@ void fgdp_helper_tcp_facts(const struct sock *sk, struct fgdp_tcp_facts *facts)
 		facts->flags |= FGDP_TCP_REPAIR;
 	if (sk->sk_write_pending)
 		facts->flags |= FGDP_TCP_SENDER_WAITS;
-	if (!net_eq(sock_net(sk), &init_net))
-		facts->flags |= FGDP_TCP_OTHER_NET;
 	if (tp->snd_una != tp->write_seq)
 		facts->flags |= FGDP_TCP_SENT;
 }
@@ -142,4 +144,54 @@ void fgdp_helper_tracepoint_synchronize_unregister(void)
 bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *msg)
 {
 	return (msg->msg_flags & MSG_ZEROCOPY) && !msg->msg_ubuf && sock_flag(sk, SOCK_ZEROCOPY);
+}
+
+void *fgdp_helper_net_generic(const struct net *net, unsigned int id)
+{
+	return net_generic(net, id);
+}
+
+void fgdp_helper_walk_nets(void (*f)(struct net *net, void *arg), void *arg)
+{
+	struct net *net;
+
+	down_read(&net_rwsem);
+	for_each_net(net)
+		f(net, arg);
+	up_read(&net_rwsem);
+}
+
+/* Whether the namespace's administrator is the machine's. */
+bool fgdp_helper_net_is_trusted(const struct net *net)
+{
+	return net->user_ns == &init_user_ns;
+}
+
+/* The id of the cgroup at @path, which is 0 for nobody. */
+int fgdp_helper_cgroup_id(const char *path, u64 *id)
+{
+	struct cgroup *cgrp = cgroup_get_from_path(path);
+
+	if (IS_ERR(cgrp))
+		return PTR_ERR(cgrp);
+	*id = cgroup_id(cgrp);
+	cgroup_put(cgrp);
+	return 0;
+}
+
+/* Whether the socket belongs to the cgroup with the id, or to one below it. */
+bool fgdp_helper_sk_in_cgroup(const struct sock *sk, u64 id)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct cgroup *cgrp = sock_cgroup_ptr((struct sock_cgroup_data *)&sk->sk_cgrp_data);
+	int level;
+
+	for (level = 0; cgrp && level <= cgrp->level; level++) {
+		struct cgroup *above = cgroup_ancestor(cgrp, level);
+
+		if (above && cgroup_id(above) == id)
+			return true;
+	}
+#endif
+	return false;
 }

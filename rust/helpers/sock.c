@@ -120,6 +120,28 @@ long fgdp_helper_sock_linger(const struct sock *sk)
 	return sock_flag(sk, SOCK_LINGER) ? (long)sk->sk_lingertime : -1;
 }
 
+/* The value of an option that is set. */
+int fgdp_helper_int_from_sockptr(int *value, sockptr_t from, unsigned int len)
+{
+	return copy_safe_from_sockptr(value, sizeof(*value), from, len);
+}
+
+/* The value of an option that is asked for, into what the user has room for. */
+int fgdp_helper_put_option_int(int value, char *to, int *len)
+{
+	int room;
+
+	if (get_user(room, (int __user __force *)len))
+		return -EFAULT;
+	if (room < 0)
+		return -EINVAL;
+	room = min_t(unsigned int, room, sizeof(value));
+	if (put_user(room, (int __user __force *)len) ||
+	    copy_to_user((void __user __force *)to, &value, room))
+		return -EFAULT;
+	return 0;
+}
+
 int fgdp_helper_put_user_int(int value, void *to)
 {
 	return put_user(value, (int __user __force *)to);

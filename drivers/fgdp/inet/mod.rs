@@ -24,13 +24,15 @@ pub(crate) use snapshot::{TcpConnections, TcpEnd, TcpEntry};
 pub(crate) use why::Why;
 
 use crate::device::Device;
+use crate::policy::{Policy, POLICIES};
 use crate::proto::stream::Endpoint;
 use crate::stack::Stack;
 use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::addr::Watcher;
 use crate::sys::net::inet::Hook;
 use crate::sys::net::msg::{RecvMsg, SendMsg};
+use crate::sys::net::namespace::NetKey;
 use crate::sys::net::tcp::TcpSock;
-use crate::sys::sysctl::Setting;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{Arc, ArcBorrow};
@@ -57,8 +59,8 @@ pub(crate) struct Counters {
 #[pin_data]
 pub(crate) struct Inet {
     stack: Arc<Stack>,
-    /// Which connections are taken, and stay: 0 none, 1 those to other guests, 2 those inside this guest, too.
-    level: Atomic<i32>,
+    /// The setting `inet` of the first network namespace, at first.
+    pub(crate) first_level: i32,
     /// Connections that were taken.
     #[pin]
     paths: BhLock<Table>,
@@ -73,14 +75,14 @@ pub(crate) struct Inet {
 
 impl Inet {
     /// No connection yet.
-    pub(crate) fn new(stack: &Arc<Stack>, level: i32) -> Result<Arc<Self>> {
+    pub(crate) fn new(stack: &Arc<Stack>, first_level: i32) -> Result<Arc<Self>> {
         let paths = Table::new()?;
         let stack = stack.clone();
         let proposals = Proposals::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 stack,
-                level: Atomic::new(level),
+                first_level,
                 paths <- new_bhlock!(paths, "fgdp_paths"),
                 proposals <- new_bhlock!(proposals, "fgdp_proposals"),
                 sweeper <- new_work!("fgdp_sweep"),
@@ -97,9 +99,9 @@ impl Inet {
     }
 
     /// The device and slot behind an address, if carrying a connection to it is wanted.
-    fn find(&self, addr: &[u8; 16], own: &[u8; 16]) -> Option<(Arc<Device>, u32)> {
+    fn find(&self, addr: &[u8; 16], own: &[u8; 16], level: i32) -> Option<(Arc<Device>, u32)> {
         if addr == own || is_loopback(addr) {
-            return if self.level.load(Acquire) > 1 {
+            return if level > 1 {
                 self.stack.loopback()
             } else {
                 None
@@ -128,19 +130,30 @@ impl Inet {
         }
     }
 
-    /// Whether connections are taken at all.
+    /// Whether connections are taken in any namespace. Sleeps.
     fn is_enabled(&self) -> bool {
-        self.level.load(Acquire) > 0
+        let mut any = false;
+        POLICIES.each(|_, policy| any |= policy.level() > 0);
+        any
+    }
+
+    /// The setting `inet` of a namespace has changed. Sleeps.
+    pub(crate) fn level_changed(&self, net: NetKey, level: i32) {
+        if level == 0 {
+            self.each(|path| {
+                if path.sk().is_some_and(|sk| sk.net().key() == net) {
+                    path.go_back(Why::Off);
+                }
+            });
+        }
+        // Addresses are told for namespaces in which this is on.
+        self.stack.changed();
     }
 }
 
-impl Setting for Inet {
-    fn set(&self, level: i32) {
-        self.level.store(level, Release);
-        if level == 0 {
-            self.each(|path| path.go_back(Why::Off));
-        }
-    }
+/// The setting `inet` where the socket is. Any context.
+fn level_of(sk: &TcpSock) -> i32 {
+    POLICIES.with(sk, Policy::level).unwrap_or(0)
 }
 
 fn is_loopback(addr: &[u8; 16]) -> bool {
@@ -153,11 +166,12 @@ impl Hook for Inet {
     type Path = Path;
 
     fn established(this: ArcBorrow<'_, Self>, sk: &TcpSock, active: bool) -> Option<Arc<Path>> {
-        if !this.is_enabled() {
+        let level = level_of(sk);
+        if level == 0 {
             return None;
         }
         let facts = sk.facts();
-        let (device, slot) = this.find(&facts.peer_addr(), &facts.addr())?;
+        let (device, slot) = this.find(&facts.peer_addr(), &facts.addr(), level)?;
         this.counters.candidates.add(1, Relaxed);
         let stays = |why| {
             this.counters.whys.count(why);
@@ -169,6 +183,17 @@ impl Hook for Inet {
         }
         if facts.has_sent() {
             return stays(Why::Early);
+        }
+        let port = if active {
+            facts.peer_port()
+        } else {
+            facts.port()
+        };
+        if !POLICIES
+            .with(sk, |policy| policy.allows(sk, port))
+            .unwrap_or(false)
+        {
+            return stays(Why::Policy);
         }
         let ends = Endpoint {
             addr: facts.addr(),
@@ -187,7 +212,7 @@ impl Hook for Inet {
     fn taken(path: &Arc<Path>) {
         path.begin();
         // Who turned it off in between has not seen this one.
-        if !path.inet.is_enabled() {
+        if path.sk().is_some_and(|sk| level_of(&sk) == 0) {
             path.go_back(Why::Off);
         }
     }
@@ -208,6 +233,14 @@ impl Hook for Inet {
         flags: u32,
     ) -> Result<usize> {
         recv::recv(path, sk, msg, len, flags)
+    }
+
+    fn may_carry(path: &Arc<Path>) -> bool {
+        !path.is_plain()
+    }
+
+    fn is_carried(path: &Arc<Path>) -> bool {
+        !path.is_plain() && path.is_agreed()
     }
 
     fn poll(path: &Arc<Path>, sk: &TcpSock, mask: u32) -> u32 {

@@ -154,7 +154,11 @@ impl Inet {
             peer_isn: carry.src_isn,
         };
         let paths = self.paths.lock();
-        paths.find(&ends, |path| !path.active && path.device.is(device))
+        let passive = |path: &Path| !path.active && path.device.is(device);
+        // Other namespaces may have connections with the same ends: then the numbers tell.
+        paths
+            .find(&ends, |path| passive(path) && path.ends.isn == ends.isn)
+            .or_else(|| paths.find(&ends, passive))
     }
 
     fn keep(self: &Arc<Self>, device: &Arc<Device>, channel: &Arc<Channel>, carry: &Carry) {

@@ -26,11 +26,13 @@ pub(crate) enum Why {
     Peer = 8,
     /// The channel ended.
     Ended = 9,
+    /// The administrator's lists say so.
+    Policy = 10,
 }
 
 impl Why {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Off,
         Self::Taken,
         Self::Early,
@@ -40,6 +42,7 @@ impl Why {
         Self::Program,
         Self::Peer,
         Self::Ended,
+        Self::Policy,
     ];
 
     fn place(self) -> usize {
@@ -58,6 +61,7 @@ impl Why {
             Self::Program => "program",
             Self::Peer => "peer",
             Self::Ended => "channel_end",
+            Self::Policy => "policy",
         }
     }
 }

@@ -10,29 +10,17 @@
 #include <trace/events/net_probe_common.h>
 #include <uapi/linux/fgdp.h>
 
-#define fgdp_tcp_reasons						\
-	EM(FGDP_TCP_REASON_NONE, "carried")				\
-	EM(FGDP_TCP_REASON_OFF, "off")					\
-	EM(FGDP_TCP_REASON_TAKEN, "taken")				\
-	EM(FGDP_TCP_REASON_EARLY, "early")				\
-	EM(FGDP_TCP_REASON_NO_CHANNEL, "no_channel")			\
-	EM(FGDP_TCP_REASON_NO_MEMORY, "no_memory")			\
-	EM(FGDP_TCP_REASON_REFUSED, "refused")				\
-	EM(FGDP_TCP_REASON_PROGRAM, "program")				\
-	EM(FGDP_TCP_REASON_PEER, "peer")				\
-	EMe(FGDP_TCP_REASON_CHANNEL_END, "channel_end")
-
-#undef EM
-#undef EMe
-#define EM(a, b) TRACE_DEFINE_ENUM(a);
-#define EMe(a, b) TRACE_DEFINE_ENUM(a);
-
-fgdp_tcp_reasons
-
-#undef EM
-#undef EMe
-#define EM(a, b) { a, b },
-#define EMe(a, b) { a, b }
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_NONE);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_OFF);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_TAKEN);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_EARLY);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_NO_CHANNEL);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_NO_MEMORY);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_REFUSED);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_PROGRAM);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_PEER);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_CHANNEL_END);
+TRACE_DEFINE_ENUM(FGDP_TCP_REASON_POLICY);
 
 /* A TCP connection to a peer is carried by rings from here on, or is not, or not any more. */
 TRACE_EVENT(fgdp_tcp_carry,
@@ -67,7 +55,18 @@ TRACE_EVENT(fgdp_tcp_carry,
 	TP_printk("family=%u src=%pISpc dest=%pISpc sock_cookie=%llx reason=%s",
 		  __entry->family, __entry->saddr, __entry->daddr,
 		  __entry->cookie,
-		  __print_symbolic(__entry->reason, fgdp_tcp_reasons))
+		  __print_symbolic(__entry->reason,
+				   { FGDP_TCP_REASON_NONE, "carried" },
+				   { FGDP_TCP_REASON_OFF, "off" },
+				   { FGDP_TCP_REASON_TAKEN, "taken" },
+				   { FGDP_TCP_REASON_EARLY, "early" },
+				   { FGDP_TCP_REASON_NO_CHANNEL, "no_channel" },
+				   { FGDP_TCP_REASON_NO_MEMORY, "no_memory" },
+				   { FGDP_TCP_REASON_REFUSED, "refused" },
+				   { FGDP_TCP_REASON_PROGRAM, "program" },
+				   { FGDP_TCP_REASON_PEER, "peer" },
+				   { FGDP_TCP_REASON_CHANNEL_END, "channel_end" },
+				   { FGDP_TCP_REASON_POLICY, "policy" }))
 );
 
 #endif /* _TRACE_FGDP_H */

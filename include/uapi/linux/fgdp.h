@@ -35,6 +35,19 @@ struct sockaddr_fgdp {
 };
 
 /*
+ * Options of TCP sockets whose connection is to a peer. Others do not know
+ * them: ENOPROTOOPT, or EOPNOTSUPP when asked; TCP carries them in any case.
+ */
+#define SOL_FGDP			0x4647
+
+/*
+ * int: 1 while rings carry the connection, else 0. Setting 0 takes it back to
+ * TCP for good, and the socket becomes one of the others; setting 1 changes
+ * nothing.
+ */
+#define FGDP_CARRY			1
+
+/*
  * The generic netlink family: every command is a dump that any user of the
  * initial network namespace may ask for. Numbers are in host byte order; a
  * "uint" has 4 or 8 bytes. Guest ids have FGDP_GUEST_ID_LEN bytes. Attributes
@@ -170,7 +183,7 @@ enum fgdp_tcp_reason {
 	FGDP_TCP_REASON_NONE,
 	/* net.fgdp.inet was turned off. */
 	FGDP_TCP_REASON_OFF,
-	/* The kernel's own, another layer's, of MPTCP, or of another network namespace. */
+	/* The kernel's own, another layer's, or of MPTCP. */
 	FGDP_TCP_REASON_TAKEN,
 	/* Bytes were on their way before TCP said that it is established. */
 	FGDP_TCP_REASON_EARLY,
@@ -186,6 +199,8 @@ enum fgdp_tcp_reason {
 	FGDP_TCP_REASON_PEER,
 	/* The channel ended. */
 	FGDP_TCP_REASON_CHANNEL_END,
+	/* The lists of ports or cgroups (net.fgdp.inet_*) say so. */
+	FGDP_TCP_REASON_POLICY,
 };
 
 /* Addresses have 16 bytes in network byte order, IPv4 ones as ::ffff:a.b.c.d. */

@@ -3,6 +3,7 @@
 //! The IP addresses of this guest, and being told when they change.
 
 use super::super::ffi;
+use super::namespace::Net;
 use core::pin::Pin;
 use kernel::ffi::{c_int, c_ulong, c_void};
 use kernel::prelude::*;
@@ -12,12 +13,12 @@ use kernel::types::Opaque;
 /// An IPv6 address, or an IPv4 one as `::ffff:a.b.c.d`.
 pub(crate) type IpAddr = [u8; 16];
 
-/// Fills `out` with this guest's addresses; returns how many there are, which may be more. Those of
+/// Fills `out` with the addresses of a namespace; returns how many there are, which may be more. Those of
 /// loopback devices and link-local ones do not count. Any context.
-pub(crate) fn addresses(out: &mut [IpAddr]) -> usize {
+pub(crate) fn addresses(net: &Net, out: &mut [IpAddr]) -> usize {
     let max = u32::try_from(out.len()).unwrap_or(u32::MAX);
     // SAFETY: `out` has room for `max` addresses.
-    unsafe { ffi::fgdp_helper_addresses(out.as_mut_ptr().cast(), max) as usize }
+    unsafe { ffi::fgdp_helper_addresses(net.raw(), out.as_mut_ptr().cast(), max) as usize }
 }
 
 /// Is told when an address comes or goes.

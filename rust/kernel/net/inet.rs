@@ -49,6 +49,10 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
         len: usize,
         flags: u32,
     ) -> Result<usize>;
+    /// Whether the connection is, or may yet be, something else than plain TCP.
+    fn may_carry(path: &Arc<Self::Path>) -> bool;
+    /// Whether both sides agreed to carry it, and still do.
+    fn is_carried(path: &Arc<Self::Path>) -> bool;
     /// The poll mask, of TCP's one. May be called with preemption off.
     fn poll(path: &Arc<Self::Path>, sk: &TcpSock, mask: u32) -> u32;
     /// `SIOCINQ` and `SIOCOUTQ`, as bytes beside TCP's own.
@@ -463,6 +467,29 @@ fn needs_tcp(level: c_int, name: c_int) -> bool {
     }
 }
 
+/// `FGDP_CARRY`, which only a taken socket has.
+fn is_carry_option(level: c_int, name: c_int) -> bool {
+    (level as c_uint, name as c_uint) == (ffi::SOL_FGDP, ffi::FGDP_CARRY)
+}
+
+fn set_carry<H: Hook>(sk: *mut ffi::sock, val: ffi::sockptr_t, len: c_uint) -> c_int {
+    let mut value = 0;
+    // SAFETY: A place for the answer; the kernel checks `val`, which has `len` bytes.
+    let ret = unsafe { ffi::fgdp_helper_int_from_sockptr(&mut value, val, len) };
+    if ret != 0 {
+        return ret;
+    }
+    match (value, path::<H>(sk)) {
+        (0, _) => {
+            let _held = step_aside::<H>(sk);
+            0
+        }
+        (1, Some(path)) if H::may_carry(&path) => 0,
+        (1, _) => -(ffi::EOPNOTSUPP as c_int),
+        _ => EINVAL.to_errno(),
+    }
+}
+
 /// Holds the module while a call sleeps in its code without a socket that holds it.
 struct Held(*mut ffi::module);
 
@@ -495,6 +522,9 @@ unsafe extern "C" fn setsockopt<H: Hook>(
     val: ffi::sockptr_t,
     len: c_uint,
 ) -> c_int {
+    if is_carry_option(level, name) {
+        return set_carry::<H>(sk, val, len);
+    }
     let _held = if needs_tcp(level, name) {
         step_aside::<H>(sk)
     } else {
@@ -518,6 +548,11 @@ unsafe extern "C" fn getsockopt<H: Hook>(
     val: *mut c_char,
     len: *mut c_int,
 ) -> c_int {
+    if is_carry_option(level, name) {
+        let carried = path::<H>(sk).is_some_and(|path| H::is_carried(&path));
+        // SAFETY: By this function's contract both are the user's pointers.
+        return unsafe { ffi::fgdp_helper_put_option_int(carried.into(), val, len) };
+    }
     let maps = level as c_uint == ffi::SOL_TCP
         && name as c_uint == ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE;
     let _held = if maps { step_aside::<H>(sk) } else { None };

@@ -4,11 +4,13 @@
 
 pub(crate) mod addr;
 pub(crate) mod anysock;
+pub(crate) mod cgroup;
 pub(crate) mod consts;
 pub(crate) mod errno;
 pub(crate) mod family;
 pub(crate) mod inet;
 pub(crate) mod msg;
+pub(crate) mod namespace;
 pub(crate) mod sock;
 pub(crate) mod tcp;
 

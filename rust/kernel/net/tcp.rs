@@ -81,8 +81,7 @@ impl Facts {
             | ffi::FGDP_TCP_ULP
             | ffi::FGDP_TCP_USER_DATA
             | ffi::FGDP_TCP_MPTCP
-            | ffi::FGDP_TCP_REPAIR
-            | ffi::FGDP_TCP_OTHER_NET;
+            | ffi::FGDP_TCP_REPAIR;
         self.0.flags & TAKEN != 0
     }
 

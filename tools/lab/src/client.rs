@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::{bail, Context, Result};
 use lab_agent::{credit, parse_credit, Exec, Exit, Item, Kind, MAX_PAYLOAD, WINDOW};
@@ -24,6 +25,7 @@ use crate::daemon::READY;
 use crate::fgdp;
 use crate::options::{Kernel, UpOptions};
 use crate::paths::{short, Paths};
+use crate::qemu::Sockets;
 
 fn connect(paths: &Paths) -> Result<UnixStream> {
     UnixStream::connect(paths.socket()).context("no lab is running: start one with 'lab up'")
@@ -371,7 +373,7 @@ fn script(
 pub fn push(paths: &Paths, guest: &str, source: &Path, target: &str) -> Result<()> {
     let meta = fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
     if meta.is_dir() {
-        return push_dir(paths, guest, source, target);
+        return push_dir(paths, guest, source, target, None);
     }
     let name = source
         .file_name()
@@ -386,8 +388,20 @@ pub fn push(paths: &Paths, guest: &str, source: &Path, target: &str) -> Result<(
     script(paths, guest, &text, target, file, &mut io::sink())
 }
 
-fn push_dir(paths: &Paths, guest: &str, source: &Path, target: &str) -> Result<()> {
-    let mut tar = Command::new("tar")
+/// Copies a directory into a guest, of its files only those that are newer than `since`.
+fn push_dir(
+    paths: &Paths,
+    guest: &str,
+    source: &Path,
+    target: &str,
+    since: Option<&Path>,
+) -> Result<()> {
+    let mut tar = Command::new("tar");
+    if let Some(since) = since {
+        // Given with a slash in it, it is a file's name to tar.
+        tar.arg(format!("--newer={}", since.display()));
+    }
+    let mut tar = tar
         .arg("-C")
         .arg(source)
         .args(["-cf", "-", "."])
@@ -467,7 +481,15 @@ pub fn pull(paths: &Paths, guest: &str, source: &str, target: &Path) -> Result<(
     Ok(())
 }
 
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
 pub fn apt(paths: &Paths, packages: &[String]) -> Result<()> {
+    let now = paths.run.join("apt-now");
+    if paths.run.exists() {
+        File::create(&now).with_context(|| format!("cannot write {}", now.display()))?;
+    }
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--", "bash"]);
     command
@@ -481,7 +503,19 @@ pub fn apt(paths: &Paths, packages: &[String]) -> Result<()> {
         return Ok(());
     };
     for guest in status.guests.iter().filter(|guest| guest.ready) {
-        push_dir(paths, &guest.name, &paths.layer, "/")?;
+        // What was in the layer when the guest came up, or at the last call, it has.
+        let last = paths.run.join(format!("apt-{}", guest.name));
+        let booted = Sockets::new(&paths.run, &guest.name).qmp;
+        let since = if modified(&last) > modified(&booted) {
+            &last
+        } else {
+            &booted
+        };
+        push_dir(paths, &guest.name, &paths.layer, "/", Some(since))?;
+        let stamp = fs::metadata(&now)?.modified()?;
+        File::create(&last)
+            .and_then(|file| file.set_modified(stamp))
+            .with_context(|| format!("cannot write {}", last.display()))?;
     }
     Ok(())
 }
