@@ -102,6 +102,8 @@ pub(crate) struct Connection {
     pub(crate) rx_spin: Spin,
     /// Whether waiting for space is worth looking.
     pub(crate) tx_spin: Spin,
+    /// Who polls found the ring full: a larger one is worth having.
+    pub(crate) tx_short: Atomic<bool>,
     /// Bytes that a record takes that did not fit: with less space the socket is not writable.
     pub(crate) record_size: Atomic<u32>,
     /// Numbers for listings.
@@ -151,6 +153,7 @@ impl Connection {
                 wants_frames: Atomic::new(false),
                 rx_spin: Spin::new(),
                 tx_spin: Spin::new(),
+                tx_short: Atomic::new(false),
                 record_size: Atomic::new(0),
                 counters: Counters {
                     tx_bytes: Atomic::new(0),

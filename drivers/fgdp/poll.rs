@@ -67,6 +67,8 @@ pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
         }
         if writable || down & SEND_SHUTDOWN != 0 {
             mask |= WRITABLE;
+        } else {
+            conn.tx_short.store(true, Relaxed);
         }
         more = again;
         if !more {
@@ -100,6 +102,8 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
             mask &= !WRITABLE;
             if look.unwrap_or(true) {
                 mask |= WRITABLE;
+            } else {
+                conn.tx_short.store(true, Relaxed);
             }
         }
         TxPath::Ring => {}

@@ -144,7 +144,7 @@ fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<u
         let shut = proto.peer_rx_shut(view)?;
         Ok(check(sk, phase, shut).map(|()| proto.tx_spans(view, 0, step)))
     })??;
-    if spans.bytes() < step {
+    if spans.bytes() < step || conn.tx_short.load(Relaxed) {
         let free = space(sk, conn, want)?;
         spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(step))))?;
         if spans.bytes() == 0 {
@@ -260,9 +260,15 @@ fn space(sk: &AnySock, conn: &Connection, want: u32) -> Result<u32> {
         conn.device.free_ring(&conn.channel, ring);
     }
     let max = max_ring(sk);
-    if (free > 0 && free >= want.min(max)) || size >= max || pending || (free > 0 && size >= want) {
+    if size >= max || pending {
         return Ok(free);
     }
+    let enough = free > 0 && (free >= want.min(max) || size >= want);
+    // Who polls sends when there is space, and so never finds it short.
+    if enough && !conn.tx_short.load(Relaxed) {
+        return Ok(free);
+    }
+    conn.tx_short.store(false, Relaxed);
     let first = INITIAL_RING.max(want.min(max).next_power_of_two());
     let next = if size == 0 {
         first

@@ -106,6 +106,44 @@ void *fgdp_helper_tcp_path(const struct sock *sk)
 	return (__force void *)rcu_dereference_check(inet_csk(sk)->icsk_ulp_data, 1);
 }
 
+static int fgdp_add_u64(char __user *at, u64 more)
+{
+	u64 value;
+
+	if (copy_from_user(&value, at, sizeof(value)))
+		return -EFAULT;
+	value += more;
+	return copy_to_user(at, &value, sizeof(value)) ? -EFAULT : 0;
+}
+
+/* Adds bytes that TCP has not seen to the struct tcp_info of which the user has got @len bytes. */
+int fgdp_helper_add_tcp_info(char *info, int *len, u64 received, u64 acked, u64 sent)
+{
+	const struct {
+		size_t at;
+		u64 more;
+	} fields[] = {
+		{ offsetof(struct tcp_info, tcpi_bytes_acked), acked },
+		{ offsetof(struct tcp_info, tcpi_bytes_received), received },
+		{ offsetof(struct tcp_info, tcpi_bytes_sent), sent },
+	};
+	char __user *user = (char __user __force *)info;
+	unsigned int n;
+	int room;
+
+	if (get_user(room, (int __user __force *)len))
+		return -EFAULT;
+	for (n = 0; n < ARRAY_SIZE(fields); n++) {
+		int ret = 0;
+
+		if (fields[n].at + sizeof(u64) <= max(room, 0))
+			ret = fgdp_add_u64(user + fields[n].at, fields[n].more);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 /* Takes the user's side away from a socket that lives on. */
 void fgdp_helper_sock_detach(struct sock *sk)
 {

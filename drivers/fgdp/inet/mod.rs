@@ -29,7 +29,7 @@ use crate::proto::stream::Endpoint;
 use crate::stack::Stack;
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::net::addr::Watcher;
-use crate::sys::net::inet::Hook;
+use crate::sys::net::inet::{Hook, RingBytes};
 use crate::sys::net::msg::{RecvMsg, SendMsg};
 use crate::sys::net::namespace::NetKey;
 use crate::sys::net::tcp::TcpSock;
@@ -249,6 +249,10 @@ impl Hook for Inet {
 
     fn queued(path: &Arc<Path>, sk: &TcpSock) -> (u32, u32) {
         path.queued(sk)
+    }
+
+    fn bytes(path: &Arc<Path>) -> RingBytes {
+        path.bytes()
     }
 
     fn shutdown(path: &Arc<Path>, sk: &TcpSock, how: u8) -> bool {

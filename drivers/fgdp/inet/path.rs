@@ -11,7 +11,9 @@ use crate::bits::Bits;
 use crate::conn::Connection;
 use crate::device::Device;
 use crate::proto::stream::{Endpoint, Source, TxPath};
+use crate::snapshot::count;
 use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::inet::RingBytes;
 use crate::sys::net::tcp::TcpSock;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -259,6 +261,24 @@ impl Path {
         let (copied, next) = (sk.copied_seq(), sk.rcv_nxt());
         conn.carried(|proto, view, accepted| proto.rx_source(view, accepted, copied, next))
             .unwrap_or(Source::Stop)
+    }
+
+    /// Bytes that rings have carried.
+    pub(super) fn bytes(&self) -> RingBytes {
+        let (received, sent) = self.conn().map_or((0, 0), |conn| {
+            let c = &conn.counters;
+            (
+                count(c.rx_bytes.load(Relaxed)),
+                count(c.tx_bytes.load(Relaxed)),
+            )
+        });
+        let unread = self.conn().filter(|_| !self.is_plain());
+        let unread = unread.map_or(0, |conn| conn.unacked());
+        RingBytes {
+            received,
+            sent,
+            acked: sent.saturating_sub(unread.into()),
+        }
     }
 
     /// Bytes in rings: unread here, unread there.

@@ -4,9 +4,8 @@
 
 use super::{Inet, Path, Why};
 use crate::proto::stream::{Source, TxPath};
-use crate::snapshot::{count, Snapshots};
+use crate::snapshot::Snapshots;
 use crate::stack::Stack;
-use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
 
 /// `enum fgdp_tcp_way`.
@@ -105,13 +104,7 @@ impl Snapshots for TcpConnections {
     fn get(&self, at: u64) -> Option<TcpEntry> {
         let path = path_at(&*self.0.inet()?, at)?;
         let sk = path.sk()?;
-        let (ring_rx_bytes, ring_tx_bytes) = path.conn().map_or((0, 0), |conn| {
-            let c = &conn.counters;
-            (
-                count(c.rx_bytes.load(Relaxed)),
-                count(c.tx_bytes.load(Relaxed)),
-            )
-        });
+        let ring = path.bytes();
         let (tcp_rx_bytes, tcp_tx_bytes) = sk.bytes();
         let ends = &path.ends;
         Some(TcpEntry {
@@ -129,8 +122,8 @@ impl Snapshots for TcpConnections {
             active: path.active,
             sends: Way::sent(path.tx_path(&sk)),
             receives: Way::received(path.source(&sk)),
-            ring_rx_bytes,
-            ring_tx_bytes,
+            ring_rx_bytes: ring.received,
+            ring_tx_bytes: ring.sent,
             tcp_rx_bytes,
             tcp_tx_bytes,
             why: path.why(),

@@ -57,6 +57,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     fn poll(path: &Arc<Self::Path>, sk: &TcpSock, mask: u32) -> u32;
     /// `SIOCINQ` and `SIOCOUTQ`, as bytes beside TCP's own.
     fn queued(path: &Arc<Self::Path>, sk: &TcpSock) -> (u32, u32);
+    /// Bytes that rings have carried.
+    fn bytes(path: &Arc<Self::Path>) -> RingBytes;
     /// `shutdown(2)`; true if TCP's is to follow now. The socket is locked.
     fn shutdown(path: &Arc<Self::Path>, sk: &TcpSock, how: u8) -> bool;
     /// The last file reference is gone; true if TCP's close is to follow now, else the hook calls it later.
@@ -66,6 +68,16 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     /// The socket is left or destroyed: no call will find the state. With `grace` one may just be finding it: this
     /// reference is to be dropped after an RCU grace period. Any context.
     fn left(path: Arc<Self::Path>, grace: bool);
+}
+
+/// Bytes that rings have carried.
+pub(crate) struct RingBytes {
+    /// To here.
+    pub(crate) received: u64,
+    /// From here.
+    pub(crate) sent: u64,
+    /// From here, and the peer has read them.
+    pub(crate) acked: u64,
 }
 
 static PROTO4: AtomicPtr<ffi::proto> = AtomicPtr::new(null_mut());
@@ -557,10 +569,24 @@ unsafe extern "C" fn getsockopt<H: Hook>(
         && name as c_uint == ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE;
     let _held = if maps { step_aside::<H>(sk) } else { None };
     // SAFETY: By this function's contract.
-    match unsafe { TcpSock::from_raw(sk) }.base().getsockopt {
+    let result = match unsafe { TcpSock::from_raw(sk) }.base().getsockopt {
         // SAFETY: TCP's own, with what it expects.
         Some(base) => unsafe { base(sk, level, name, val, len) },
         None => -(ffi::EOPNOTSUPP as c_int),
+    };
+    let info =
+        level as c_uint == ffi::SOL_TCP && name as c_uint == ffi::fgdp_const_FGDP_CONST_TCP_INFO;
+    match path::<H>(sk).filter(|_| info && result == 0) {
+        Some(path) => {
+            let RingBytes {
+                received,
+                sent,
+                acked,
+            } = H::bytes(&path);
+            // SAFETY: By this function's contract both are the user's pointers.
+            unsafe { ffi::fgdp_helper_add_tcp_info(val, len, received, acked, sent) }
+        }
+        None => result,
     }
 }
 
