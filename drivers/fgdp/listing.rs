@@ -100,6 +100,39 @@ impl fmt::Display for Name<'_> {
     }
 }
 
+/// An IPv4 or IPv6 address.
+struct Address<'a>(&'a [u8; 16]);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = self.0 {
+            return f.write_fmt(fmt!("{a}.{b}.{c}.{d}"));
+        }
+        for (n, word) in self.0.chunks_exact(2).enumerate() {
+            let sep = if n == 0 { "" } else { ":" };
+            let word = word.iter().fold(0u16, |w, b| w << 8 | u16::from(*b));
+            f.write_fmt(fmt!("{sep}{word:x}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Addresses with commas between them.
+struct Addresses<'a>(&'a [[u8; 16]]);
+
+impl fmt::Display for Addresses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("-");
+        }
+        for (n, addr) in self.0.iter().enumerate() {
+            let sep = if n == 0 { "" } else { "," };
+            f.write_fmt(fmt!("{sep}{}", Address(addr)))?;
+        }
+        Ok(())
+    }
+}
+
 impl Listing for Connections {
     fn header(&self, out: &SeqFile) {
         seq_print!(
@@ -156,8 +189,8 @@ impl Listing for Peers {
     fn header(&self, out: &SeqFile) {
         seq_print!(
             out,
-            "device transport slot guest name state generation channel lanes lent_frames \
-             used_frames accepted_frames last_down\n"
+            "device transport slot guest name addresses state generation channel lanes \
+             lent_frames used_frames accepted_frames last_down\n"
         );
     }
 
@@ -176,12 +209,13 @@ impl Listing for Peers {
         };
         seq_print!(
             out,
-            "fgdp{} {} {} {} {} {} {} {} {} {} {} {} {}\n",
+            "fgdp{} {} {} {} {} {} {} {} {} {} {} {} {} {}\n",
             peer.device,
             Name(peer.transport.to_bytes()),
             peer.slot,
             Uuid(peer.guest()),
             Name(peer.name()),
+            Addresses(peer.dir.addrs()),
             state,
             peer.dir.generation,
             if peer.channel_up { "up" } else { "down" },
@@ -196,15 +230,11 @@ impl Listing for Peers {
 
 impl fmt::Display for TcpEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = self.addr {
-            return f.write_fmt(fmt!("{a}.{b}.{c}.{d}:{}", self.port));
+        let (addr, port) = (Address(&self.addr), self.port);
+        match self.addr {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..] => f.write_fmt(fmt!("{addr}:{port}")),
+            _ => f.write_fmt(fmt!("[{addr}]:{port}")),
         }
-        for (n, word) in self.addr.chunks_exact(2).enumerate() {
-            let sep = if n == 0 { "[" } else { ":" };
-            let word = word.iter().fold(0u16, |w, b| w << 8 | u16::from(*b));
-            f.write_fmt(fmt!("{sep}{word:x}"))?;
-        }
-        f.write_fmt(fmt!("]:{}", self.port))
     }
 }
 

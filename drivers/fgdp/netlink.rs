@@ -119,7 +119,11 @@ fn peer(entry: &PeerEntry, msg: &mut Message) -> Result {
     msg.uint(A_PEER_LENT_FRAMES, entry.lent_frames)?;
     msg.uint(A_PEER_USED_FRAMES, entry.used_frames)?;
     msg.uint(A_PEER_ACCEPTED_FRAMES, entry.accepted_frames)?;
-    msg.u32(A_PEER_LAST_DOWN, entry.last_down.as_u32())
+    msg.u32(A_PEER_LAST_DOWN, entry.last_down.as_u32())?;
+    for addr in entry.dir.addrs() {
+        msg.bytes(A_PEER_ADDR, addr)?;
+    }
+    Ok(())
 }
 
 fn stat(entry: &StatEntry, msg: &mut Message) -> Result {

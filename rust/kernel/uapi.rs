@@ -44,7 +44,8 @@ consts! {
         A_PEER_LENT_FRAMES = fgdp_peer_attr_FGDP_A_PEER_LENT_FRAMES,
         A_PEER_USED_FRAMES = fgdp_peer_attr_FGDP_A_PEER_USED_FRAMES,
         A_PEER_ACCEPTED_FRAMES = fgdp_peer_attr_FGDP_A_PEER_ACCEPTED_FRAMES,
-        A_PEER_LAST_DOWN = fgdp_peer_attr_FGDP_A_PEER_LAST_DOWN;
+        A_PEER_LAST_DOWN = fgdp_peer_attr_FGDP_A_PEER_LAST_DOWN,
+        A_PEER_ADDR = fgdp_peer_attr_FGDP_A_PEER_ADDR;
     u32: A_STAT_DEVICE = fgdp_stat_attr_FGDP_A_STAT_DEVICE,
         A_STAT_NAME = fgdp_stat_attr_FGDP_A_STAT_NAME,
         A_STAT_VALUE = fgdp_stat_attr_FGDP_A_STAT_VALUE;

@@ -149,6 +149,11 @@ enum fgdp_peer_attr {
 	FGDP_A_PEER_ACCEPTED_FRAMES,
 	/* u32: the reason for which the last channel ended, 0: none. */
 	FGDP_A_PEER_LAST_DOWN,
+	/*
+	 * Address: one attribute for each that the host says is the peer's. IPv4
+	 * ones as ::ffff:a.b.c.d.
+	 */
+	FGDP_A_PEER_ADDR,
 
 	__FGDP_A_PEER_MAX,
 	FGDP_A_PEER_MAX = __FGDP_A_PEER_MAX - 1
