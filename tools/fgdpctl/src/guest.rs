@@ -9,7 +9,7 @@ use anyhow::{bail, Context, Result};
 use serde::de::DeserializeOwned;
 
 use crate::listing;
-use crate::model::{Connection, DeviceStatus, GuestStatus, Look, Peer, Stats};
+use crate::model::{Connection, Connections, DeviceStatus, GuestStatus, Look, Peer, Stats, Tcp};
 use crate::netlink::Netlink;
 use crate::What;
 
@@ -36,6 +36,16 @@ fn give_names(connections: &mut [Connection], peers: &[Peer]) {
             let name = names.get(&(connection.device.as_str(), guest));
             connection.peer = name.map(|name| (*name).clone());
         }
+    }
+}
+
+/// Says who the peers of TCP connections are.
+pub fn give_tcp_names(tcp: &mut [Tcp], peers: &[Peer]) {
+    for connection in tcp {
+        let peer = peers
+            .iter()
+            .find(|p| (&p.device, p.slot) == (&connection.device, connection.slot));
+        connection.peer = peer.and_then(|peer| peer.name.clone());
     }
 }
 
@@ -105,13 +115,21 @@ impl Guest {
         }
     }
 
-    fn connections(&self) -> Result<Vec<Connection>> {
-        let mut connections = match self {
-            Self::Kernel => Netlink::open()?.connections()?,
-            Self::Listings(dir) => read(dir, "connections")?,
+    fn connections(&self) -> Result<Connections> {
+        let (mut connections, mut tcp) = match self {
+            Self::Kernel => {
+                let module = Netlink::open()?;
+                (module.connections()?, module.tcp()?)
+            }
+            Self::Listings(dir) => {
+                let tcp = dir.join("tcp").exists().then(|| read(dir, "tcp"));
+                (read(dir, "connections")?, tcp.transpose()?)
+            }
         };
-        give_names(&mut connections, &self.peers()?);
-        Ok(connections)
+        let peers = self.peers()?;
+        give_names(&mut connections, &peers);
+        give_tcp_names(tcp.as_deref_mut().unwrap_or_default(), &peers);
+        Ok(Connections { connections, tcp })
     }
 
     fn stats(&self) -> Result<Stats> {
@@ -130,7 +148,7 @@ impl Guest {
         Ok(match what {
             What::Status => {
                 let (peers, connections) = (self.peers()?, self.connections()?);
-                Look::Guest(status(&peers, &connections, &self.stats()?))
+                Look::Guest(status(&peers, &connections.connections, &self.stats()?))
             }
             What::Peers => Look::Peers(self.peers()?),
             What::Connections => Look::Connections(self.connections()?),

@@ -43,6 +43,23 @@ pub fn known<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
     }
 }
 
+/// A field with any number of entries, with commas between them.
+///
+/// # Errors
+///
+/// When an entry is something else.
+pub fn list<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    field: D,
+) -> Result<Vec<T>, D::Error> {
+    match String::deserialize(field)?.as_str() {
+        "-" | "" => Ok(Vec::new()),
+        text => text
+            .split(',')
+            .map(|entry| entry.parse().map_err(D::Error::custom))
+            .collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

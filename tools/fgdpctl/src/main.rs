@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Shows peers, connections and counters of the Fast Guest Data Path.
 
+mod explain;
 mod guest;
 mod host;
 mod listing;
@@ -14,9 +15,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use explain::Target;
+use model::Look;
 use source::Source;
 
 /// Shows peers, connections and counters of the Fast Guest Data Path.
@@ -50,7 +53,7 @@ enum What {
     Status,
     /// Members of the group.
     Peers,
-    /// Sockets' connections.
+    /// Connections of sockets, and TCP connections to peers.
     Connections,
     /// Counters.
     Stats,
@@ -62,8 +65,17 @@ enum Command {
     Status,
     /// Who is in the group, and the channels between the members.
     Peers,
-    /// Connections of this guest: state, peer, bytes, ring sizes, waits.
+    /// Connections of this guest: state, peer, bytes, ring sizes, waits; and TCP connections to peers, with the way that
+    /// they take.
     Connections,
+    /// Why TCP connections to an address would be carried by shared pages, or would not, and what to do about it.
+    ///
+    /// Ends with 0 if they would, with 1 if they would not, with 2 if that cannot be said.
+    Explain {
+        /// The other end: 10.0.0.2, 10.0.0.2:80, fd00::2 or [fd00::2]:80.
+        #[arg(value_name = "ADDRESS[:PORT]")]
+        target: Target,
+    },
     /// Counters.
     Stats,
     /// Frames that members lent to each other (host).
@@ -99,28 +111,51 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
-    let source = Source::find(cli.place.socket.as_deref(), cli.place.proc.as_deref())?;
+/// How [`Command::Explain`] ends when there is no answer.
+const NO_ANSWER: u8 = 2;
+
+fn explain(cli: &Cli, target: &Target) -> Result<ExitCode> {
+    if cli.place.socket.is_some() || cli.place.proc.is_some() {
+        bail!("`explain` asks the module in this kernel: leave out --socket and --proc, and run it in a guest");
+    }
+    let explanation = explain::explain(target)?;
+    let end = match explanation.would_carry {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    print(&view::render(&Look::Explain(explanation), cli.json)?)?;
+    Ok(end)
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let source = || Source::find(cli.place.socket.as_deref(), cli.place.proc.as_deref());
     let what = match &cli.command {
         Command::Status => What::Status,
         Command::Peers => What::Peers,
         Command::Connections => What::Connections,
         Command::Stats => What::Stats,
+        Command::Explain { target } => return explain(cli, target),
         Command::Grants => {
-            let grants = source.host("grants")?.grants()?;
-            return print(&view::render(&grants, cli.json)?).map(drop);
+            let grants = source()?.host("grants")?.grants()?;
+            print(&view::render(&grants, cli.json)?)?;
+            return Ok(ExitCode::SUCCESS);
         }
         Command::Kick { guest, group } => {
-            let kicked = source.host("kick")?.kick(guest, group.as_deref())?;
-            return print(&view::render(&kicked, cli.json)?).map(drop);
+            let kicked = source()?.host("kick")?.kick(guest, group.as_deref())?;
+            print(&view::render(&kicked, cli.json)?)?;
+            return Ok(ExitCode::SUCCESS);
         }
         Command::Watch {
             what,
             interval,
             count,
-        } => return watch::run(&source, *what, *interval, *count, cli.json),
+        } => {
+            watch::run(&source()?, *what, *interval, *count, cli.json)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
-    print(&view::render(&source.look(what)?, cli.json)?).map(drop)
+    print(&view::render(&source()?.look(what)?, cli.json)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes to standard output. False: the reader has gone, which is no error.
@@ -134,13 +169,14 @@ fn print(text: &str) -> Result<bool> {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("fgdpctl: {e:#}");
-            ExitCode::FAILURE
+    let cli = Cli::parse();
+    run(&cli).unwrap_or_else(|e| {
+        eprintln!("fgdpctl: {e:#}");
+        match cli.command {
+            Command::Explain { .. } => NO_ANSWER.into(),
+            _ => ExitCode::FAILURE,
         }
-    }
+    })
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! What is shown. The fields' names are those of `--json` and of the module's listings.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::listing::known;
+use crate::explain::Explanation;
+use crate::listing::{known, list};
 
 /// A connection of this guest, or a socket that listens.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -46,6 +48,51 @@ pub struct Connection {
     pub tx_waits: u64,
 }
 
+/// A TCP connection to a peer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Tcp {
+    /// The device of the group in which the peer is.
+    pub device: String,
+    /// The peer's slot.
+    pub slot: u32,
+    /// The socket's cookie in hexadecimal, as in `ss -e`.
+    pub cookie: String,
+    /// This end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The peer's name, if the host gave one. The module lists it with the peer.
+    #[serde(skip_deserializing)]
+    pub peer: Option<String>,
+    /// here or there: who opened it.
+    pub opened: String,
+    /// tcp, ring, between or reset: the way of the next byte that is sent.
+    pub sends: String,
+    /// The same of the next byte that comes.
+    pub receives: String,
+    /// Bytes that came by the ring.
+    pub ring_rx_bytes: u64,
+    /// Bytes that went by the ring.
+    pub ring_tx_bytes: u64,
+    /// Bytes that came by TCP.
+    pub tcp_rx_bytes: u64,
+    /// Bytes that went by TCP, each counted once.
+    pub tcp_tx_bytes: u64,
+    /// Why it is not carried by rings, or not any more.
+    #[serde(deserialize_with = "known")]
+    pub reason: Option<String>,
+}
+
+/// All connections of this guest to peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Connections {
+    /// Those of AF_FGDP, and sockets that listen.
+    pub connections: Vec<Connection>,
+    /// Those of TCP, carried or not; `None` from a module that does not carry TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<Vec<Tcp>>,
+}
+
 /// Another member of a group, as a guest sees it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Peer {
@@ -60,6 +107,9 @@ pub struct Peer {
     /// Its name, if the host gave one.
     #[serde(deserialize_with = "known")]
     pub name: Option<String>,
+    /// Addresses that the host says are its own. An older module does not tell them.
+    #[serde(default, deserialize_with = "list")]
+    pub addresses: Vec<IpAddr>,
     /// absent, attached or ready.
     pub state: String,
     /// Generation of its slot.
@@ -241,8 +291,6 @@ pub enum Look {
     Peers(Vec<Peer>),
     /// Members of all groups of a host.
     Members(Vec<Member>),
-    /// A guest's connections.
-    Connections(Vec<Connection>),
     /// A guest's counters.
     Stats(Stats),
     /// Counters of all members of a host's groups.
@@ -251,4 +299,9 @@ pub enum Look {
     Grants(Vec<Grant>),
     /// Devices that were cut off.
     Kicked(u64),
+    /// Whether TCP connections to an address are carried.
+    Explain(Explanation),
+    /// A guest's connections: those of AF_FGDP and those of TCP have a key each.
+    #[serde(untagged)]
+    Connections(Connections),
 }

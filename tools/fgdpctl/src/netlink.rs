@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The module's generic netlink family, as `include/uapi/linux/fgdp.h` defines it.
 
-use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::{anyhow, bail, Context, Result};
 use fgdp_proto::proto::wire::Reason;
 use neli::consts::nl::NlmF;
 use neli::consts::socket::NlFamily;
+use neli::err::RouterError;
 use neli::genl::{Genlmsghdr, GenlmsghdrBuilder, NoUserHeader};
 use neli::nl::NlPayload;
 use neli::router::synchronous::NlRouter;
 use neli::utils::Groups;
 
-use crate::model::{Connection, Peer, Stats};
+use crate::model::{Connection, Peer, Stats, Tcp};
 
 const FAMILY: &str = "fgdp";
 const VERSION: u8 = 1;
@@ -22,6 +24,7 @@ mod cmd {
     pub const GET_CONNECTIONS: u8 = 1;
     pub const GET_PEERS: u8 = 2;
     pub const GET_STATS: u8 = 3;
+    pub const GET_TCP: u8 = 4;
 }
 
 /// Attributes of a connection.
@@ -59,6 +62,7 @@ mod peer {
     pub const USED_FRAMES: u16 = 11;
     pub const ACCEPTED_FRAMES: u16 = 12;
     pub const LAST_DOWN: u16 = 13;
+    pub const ADDR: u16 = 14;
 }
 
 /// Attributes of a counter.
@@ -68,20 +72,49 @@ mod stat {
     pub const VALUE: u16 = 3;
 }
 
+/// Attributes of a TCP connection.
+mod tcp {
+    pub const DEVICE: u16 = 1;
+    pub const SLOT: u16 = 2;
+    pub const COOKIE: u16 = 3;
+    pub const LOCAL_ADDR: u16 = 4;
+    pub const LOCAL_PORT: u16 = 5;
+    pub const REMOTE_ADDR: u16 = 6;
+    pub const REMOTE_PORT: u16 = 7;
+    pub const ACTIVE: u16 = 8;
+    pub const SENDS: u16 = 9;
+    pub const RECEIVES: u16 = 10;
+    pub const RING_RX_BYTES: u16 = 11;
+    pub const RING_TX_BYTES: u16 = 12;
+    pub const RX_BYTES: u16 = 13;
+    pub const TX_BYTES: u16 = 14;
+    pub const REASON: u16 = 15;
+}
+
 /// The attributes of one entry.
 #[derive(Debug, Default)]
-struct Entry(BTreeMap<u16, Vec<u8>>);
+struct Entry(Vec<(u16, Vec<u8>)>);
 
 impl Entry {
+    /// All attributes of that number.
+    fn all(&self, attr: u16) -> impl Iterator<Item = &[u8]> {
+        let same = self.0.iter().filter(move |(n, _)| *n == attr);
+        same.map(|(_, bytes)| bytes.as_slice())
+    }
+
+    fn first(&self, attr: u16) -> Option<&[u8]> {
+        self.all(attr).next()
+    }
+
     /// A number of 4 or 8 bytes, `None` if it is not there.
     fn maybe(&self, attr: u16) -> Result<Option<u64>> {
-        let Some(bytes) = self.0.get(&attr) else {
+        let Some(bytes) = self.first(attr) else {
             return Ok(None);
         };
-        if let Ok(four) = bytes.as_slice().try_into() {
+        if let Ok(four) = bytes.try_into() {
             return Ok(Some(u32::from_ne_bytes(four).into()));
         }
-        match bytes.as_slice().try_into() {
+        match bytes.try_into() {
             Ok(eight) => Ok(Some(u64::from_ne_bytes(eight))),
             Err(_) => bail!("attribute {attr} is no number: {} bytes", bytes.len()),
         }
@@ -99,22 +132,39 @@ impl Entry {
     }
 
     fn text(&self, attr: u16) -> Option<String> {
-        let bytes = self.0.get(&attr)?.split(|b| *b == 0).next()?;
+        let bytes = self.first(attr)?.split(|b| *b == 0).next()?;
         Some(String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// A guest id as UUID.
     fn guest(&self, attr: u16) -> Option<String> {
         let mut text = String::new();
-        for (n, byte) in self.0.get(&attr)?.iter().enumerate() {
+        for (n, byte) in self.first(attr)?.iter().enumerate() {
             let dash = if matches!(n, 4 | 6 | 8 | 10) { "-" } else { "" };
             text += &format!("{dash}{byte:02x}");
         }
         Some(text)
     }
 
+    /// An address and a port.
+    fn socket(&self, addr: u16, port: u16) -> Result<SocketAddr> {
+        let bytes = self.first(addr);
+        let bytes = bytes.ok_or_else(|| anyhow!("attribute {addr} is missing"))?;
+        let number = u16::try_from(self.number(port)?);
+        let number = number.with_context(|| format!("attribute {port}"))?;
+        Ok(SocketAddr::new(address(addr, bytes)?, number))
+    }
+
     fn device(&self, attr: u16) -> Result<Option<String>> {
         Ok(self.maybe(attr)?.map(|n| format!("fgdp{n}")))
+    }
+}
+
+/// An address of attribute `attr`; an IPv4 one comes as IPv6.
+fn address(attr: u16, bytes: &[u8]) -> Result<IpAddr> {
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(bytes) => Ok(Ipv6Addr::from(bytes).to_canonical()),
+        Err(_) => bail!("attribute {attr} is no address: {} bytes", bytes.len()),
     }
 }
 
@@ -170,6 +220,11 @@ fn peer(entry: &Entry) -> Result<Peer> {
         slot: entry.u32(peer::SLOT)?,
         guest: entry.guest(peer::GUEST).unwrap_or_else(|| "?".to_owned()),
         name: entry.text(peer::NAME),
+        addresses: {
+            let all = entry.all(peer::ADDR);
+            all.map(|bytes| address(peer::ADDR, bytes))
+                .collect::<Result<_>>()?
+        },
         state: name(&["absent", "attached", "ready"], entry.number(peer::STATE)?),
         generation: entry.u32(peer::GENERATION)?,
         channel: name(&["down", "up"], entry.number(peer::CHANNEL_UP)?),
@@ -191,6 +246,59 @@ fn stat(entry: &Entry) -> Result<(String, i64)> {
     ))
 }
 
+fn tcp_connection(entry: &Entry) -> Result<Tcp> {
+    let ways = ["?", "tcp", "ring", "between", "reset"];
+    let reasons = [
+        "",
+        "off",
+        "taken",
+        "early",
+        "no_channel",
+        "no_memory",
+        "refused",
+        "program",
+        "peer",
+        "channel_end",
+    ];
+    let reason = name(&reasons, entry.number(tcp::REASON)?);
+    Ok(Tcp {
+        device: format!("fgdp{}", entry.number(tcp::DEVICE)?),
+        slot: entry.u32(tcp::SLOT)?,
+        cookie: format!("{:x}", entry.number(tcp::COOKIE)?),
+        local: entry.socket(tcp::LOCAL_ADDR, tcp::LOCAL_PORT)?,
+        remote: entry.socket(tcp::REMOTE_ADDR, tcp::REMOTE_PORT)?,
+        peer: None,
+        opened: name(&["there", "here"], entry.number(tcp::ACTIVE)?),
+        sends: name(&ways, entry.number(tcp::SENDS)?),
+        receives: name(&ways, entry.number(tcp::RECEIVES)?),
+        ring_rx_bytes: entry.number(tcp::RING_RX_BYTES)?,
+        ring_tx_bytes: entry.number(tcp::RING_TX_BYTES)?,
+        tcp_rx_bytes: entry.number(tcp::RX_BYTES)?,
+        tcp_tx_bytes: entry.number(tcp::TX_BYTES)?,
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
+    })
+}
+
+/// `EOPNOTSUPP`: how netlink answers a command that a family does not have.
+const NO_COMMAND: i32 = 95;
+
+/// A refusal of the kernel's with its number.
+fn refusal<T, P>(error: RouterError<T, P>) -> anyhow::Error
+where
+    RouterError<T, P>: std::fmt::Display,
+{
+    match &error {
+        RouterError::Nlmsgerr(e) => io::Error::from_raw_os_error(-e.error()).into(),
+        _ => anyhow!("{error}"),
+    }
+}
+
+/// The number of a refusal.
+fn number_of(error: &anyhow::Error) -> Option<i32> {
+    let io = error.root_cause().downcast_ref::<io::Error>();
+    io.and_then(io::Error::raw_os_error)
+}
+
 /// A socket to the module.
 pub struct Netlink {
     router: NlRouter,
@@ -204,18 +312,32 @@ impl std::fmt::Debug for Netlink {
 }
 
 impl Netlink {
+    /// Finds the family; `None` when there is none: the module is not loaded.
+    ///
+    /// # Errors
+    ///
+    /// When netlink does not work.
+    pub fn find() -> Result<Option<Self>> {
+        /// `ENOENT`.
+        const NO_FAMILY: i32 = 2;
+        let (router, _) = NlRouter::connect(NlFamily::Generic, None, Groups::empty())
+            .map_err(|e| anyhow!("netlink: {e}"))?;
+        match router.resolve_genl_family(FAMILY).map_err(refusal) {
+            Ok(family) => Ok(Some(Self { router, family })),
+            Err(e) if number_of(&e) == Some(NO_FAMILY) => Ok(None),
+            Err(e) => Err(e.context(format!("netlink family `{FAMILY}`"))),
+        }
+    }
+
     /// Finds the family.
     ///
     /// # Errors
     ///
     /// When the module is not loaded.
     pub fn open() -> Result<Self> {
-        let (router, _) = NlRouter::connect(NlFamily::Generic, None, Groups::empty())
-            .map_err(|e| anyhow!("netlink: {e}"))?;
-        let family = router.resolve_genl_family(FAMILY).map_err(|e| {
-            anyhow!("netlink family `{FAMILY}`: {e}: load the module with `modprobe fgdp`")
-        })?;
-        Ok(Self { router, family })
+        Self::find()?.ok_or_else(|| {
+            anyhow!("there is no netlink family `{FAMILY}`: load the module with `modprobe fgdp`")
+        })
     }
 
     fn dump<T>(&self, cmd: u8, entry: impl Fn(&Entry) -> Result<T>) -> Result<Vec<T>> {
@@ -234,7 +356,7 @@ impl Netlink {
                 .map_err(|e| anyhow!("{e}"))?;
             let mut entries = Vec::new();
             for answer in answers {
-                let answer = answer.map_err(|e| anyhow!("{e}"))?;
+                let answer = answer.map_err(refusal)?;
                 let Some(message) = answer.get_payload() else {
                     continue;
                 };
@@ -266,6 +388,18 @@ impl Netlink {
     /// As [`Netlink::peers`].
     pub fn connections(&self) -> Result<Vec<Connection>> {
         self.dump(cmd::GET_CONNECTIONS, connection)
+    }
+
+    /// TCP connections to peers; `None` from a module that does not have the command.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::peers`].
+    pub fn tcp(&self) -> Result<Option<Vec<Tcp>>> {
+        match self.dump(cmd::GET_TCP, tcp_connection) {
+            Err(e) if number_of(&e) == Some(NO_COMMAND) => Ok(None),
+            tcp => tcp.map(Some),
+        }
     }
 
     /// Counters.
@@ -322,5 +456,32 @@ mod tests {
         assert_eq!(name(&["down", "up"], 2), "?");
         let guest = entry(&[(1, &[0xab; 16])]).guest(1).unwrap();
         assert_eq!(guest, "abababab-abab-abab-abab-abababababab");
+    }
+
+    #[test]
+    fn an_address_of_ipv4_is_shown_as_such() {
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[0xff, 0xff, 10, 77, 0, 2]);
+        let (number, port) = (6u32.to_ne_bytes(), 80u32.to_ne_bytes());
+        let mut attrs: Vec<(u16, &[u8])> = (1..=15).map(|n| (n, number.as_slice())).collect();
+        let six = "fd77::1".parse::<Ipv6Addr>().unwrap().octets();
+        for (attr, bytes) in [
+            (tcp::LOCAL_ADDR, six.as_slice()),
+            (tcp::REMOTE_ADDR, &mapped),
+            (tcp::REMOTE_PORT, &port),
+            (tcp::SENDS, &2u32.to_ne_bytes()),
+        ] {
+            attrs[usize::from(attr) - 1].1 = bytes;
+        }
+        let found = tcp_connection(&entry(&attrs)).unwrap();
+        assert_eq!(found.local.to_string(), "[fd77::1]:6");
+        assert_eq!(found.remote.to_string(), "10.77.0.2:80");
+        assert_eq!(
+            (found.sends.as_str(), found.receives.as_str()),
+            ("ring", "?")
+        );
+        assert_eq!(found.reason.as_deref(), Some("refused"));
+        attrs[usize::from(tcp::REMOTE_ADDR) - 1].1 = &number;
+        assert!(tcp_connection(&entry(&attrs)).is_err());
     }
 }
