@@ -171,6 +171,7 @@ mod tests {
         let b = peers.iter().find(|p| p.transport == "virtio").unwrap();
         assert_eq!(b.name.as_deref(), Some("b"));
         assert_eq!((b.state.as_str(), b.channel.as_str()), ("ready", "up"));
+        assert_eq!(b.addresses.len(), 2);
         assert!(b.lent_frames >= b.used_frames && b.used_frames > 0);
         let own = peers.iter().find(|p| p.transport == "loopback").unwrap();
         assert_eq!(own.name, None);
@@ -186,6 +187,36 @@ mod tests {
         assert!(to_b.tx_bytes > 0 && to_b.tx_ring > 0);
         let listening = all.iter().find(|c| c.state == "listen").unwrap();
         assert_eq!((listening.id, listening.remote.as_str()), (None, "-"));
+    }
+
+    #[test]
+    fn tcp_connections_of_a_guest() {
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/proc"));
+        let all = Guest::Listings(dir.to_owned()).connections().unwrap();
+        let [refused, carried] = all.tcp.unwrap().try_into().unwrap();
+        assert_eq!(refused.reason.as_deref(), Some("refused"));
+        assert_eq!((carried.reason, carried.receives.as_str()), (None, "ring"));
+        assert_eq!(carried.remote.to_string(), "[fd77::2]:6001");
+        assert_eq!(carried.peer.as_deref(), Some("b"));
+        assert_eq!(carried.ring_rx_bytes, 200_000);
+    }
+
+    #[test]
+    fn a_module_that_does_not_carry_tcp_has_no_part_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = PEERS
+            .replace("addresses ", "")
+            .replace("10.77.0.2,fd77:0:0:0:0:0:0:2 ", "");
+        let older = older.replace(" - - ready", " - ready");
+        fs::write(dir.path().join("peers"), older).unwrap();
+        fs::write(dir.path().join("connections"), CONNECTIONS).unwrap();
+        let guest = Guest::Listings(dir.path().to_owned());
+        assert_eq!(guest.connections().unwrap().tcp, None);
+        assert!(guest
+            .peers()
+            .unwrap()
+            .iter()
+            .all(|p| p.addresses.is_empty()));
     }
 
     #[test]

@@ -462,14 +462,14 @@ mod tests {
     fn an_address_of_ipv4_is_shown_as_such() {
         let mut mapped = [0; 16];
         mapped[10..].copy_from_slice(&[0xff, 0xff, 10, 77, 0, 2]);
-        let (number, port) = (6u32.to_ne_bytes(), 80u32.to_ne_bytes());
+        let (number, port, ring) = (6u32.to_ne_bytes(), 80u32.to_ne_bytes(), 2u32.to_ne_bytes());
         let mut attrs: Vec<(u16, &[u8])> = (1..=15).map(|n| (n, number.as_slice())).collect();
         let six = "fd77::1".parse::<Ipv6Addr>().unwrap().octets();
         for (attr, bytes) in [
             (tcp::LOCAL_ADDR, six.as_slice()),
             (tcp::REMOTE_ADDR, &mapped),
             (tcp::REMOTE_PORT, &port),
-            (tcp::SENDS, &2u32.to_ne_bytes()),
+            (tcp::SENDS, &ring),
         ] {
             attrs[usize::from(attr) - 1].1 = bytes;
         }

@@ -160,7 +160,7 @@ fn channel(target: &Target, facts: &Facts) -> Option<Check> {
         let lanes = peer.lanes;
         return Some(Check::good(
             NAME,
-            format!("the channel to {who} is up, with {lanes} lanes"),
+            format!("the channel to {who} is up, lanes: {lanes}"),
         ));
     }
     let (why, cure) = last_down(&peer.last_down);
@@ -200,5 +200,106 @@ fn answer(target: &Target, facts: &Facts) -> Option<Check> {
             format!("{who} refused to carry what is open now ({n})"),
             reason("refused").1,
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing;
+    use crate::model::Tcp;
+
+    /// A guest where everything is as it has to be.
+    fn facts() -> Facts {
+        Facts {
+            loaded: true,
+            answers: true,
+            inet: Some(1),
+            peers: listing::parse(include_str!("../../tests/data/proc/peers")).unwrap(),
+            ..Facts::default()
+        }
+    }
+
+    fn bad(target: &str, facts: &Facts) -> Vec<&'static str> {
+        let checks = all(&target.parse().unwrap(), facts);
+        assert!(checks.iter().all(|c| c.ok != c.cure.is_some()));
+        checks.iter().filter(|c| !c.ok).map(|c| c.check).collect()
+    }
+
+    fn b(facts: &mut Facts) -> &mut Peer {
+        facts
+            .peers
+            .iter_mut()
+            .find(|p| p.transport == "virtio")
+            .unwrap()
+    }
+
+    #[test]
+    fn nothing_is_missing() {
+        assert_eq!(bad("10.77.0.2:80", &facts()), [""; 0]);
+        assert_eq!(bad("fd77::2", &facts()), [""; 0]);
+    }
+
+    #[test]
+    fn without_the_module_there_is_nothing_else_to_look_at() {
+        let mut facts = Facts::default();
+        let only = all(&"10.77.0.2".parse().unwrap(), &facts);
+        assert_eq!(only.len(), 1);
+        assert_eq!(only[0].cure.as_deref(), Some("modprobe fgdp"));
+        facts.loaded = true;
+        let only = all(&"10.77.0.2".parse().unwrap(), &facts);
+        assert!(only[0].says.contains("namespace"), "{:?}", only);
+    }
+
+    #[test]
+    fn the_setting_is_for_others_first() {
+        let mut facts = facts();
+        facts.inet = Some(0);
+        assert_eq!(bad("10.77.0.2", &facts), ["setting"]);
+        (facts.inet, facts.own) = (Some(1), true);
+        assert_eq!(bad("10.77.0.1", &facts), ["setting"]);
+        facts.inet = Some(2);
+        assert_eq!(bad("10.77.0.1", &facts), [""; 0]);
+        facts.inet = None;
+        assert_eq!(bad("10.77.0.1", &facts), ["setting"]);
+    }
+
+    #[test]
+    fn an_address_is_a_peers_or_this_guests() {
+        let mut facts = facts();
+        assert_eq!(bad("10.77.0.9", &facts), ["address"]);
+        let checks = all(&"10.77.0.9".parse().unwrap(), &facts);
+        let found = checks.iter().find(|c| c.check == "address").unwrap();
+        assert!(found.says.contains("b (10.77.0.2, fd77::2)"), "{found:?}");
+        facts.peers.clear();
+        assert_eq!(bad("10.77.0.2", &facts), ["address"]);
+        (facts.inet, facts.own) = (Some(2), true);
+        assert_eq!(bad("10.77.0.1", &facts), ["address"]);
+    }
+
+    #[test]
+    fn a_peer_is_ready_and_has_a_channel() {
+        let mut facts = facts();
+        b(&mut facts).channel = "down".into();
+        b(&mut facts).last_down = "abi".into();
+        assert_eq!(bad("10.77.0.2", &facts), ["channel"]);
+        b(&mut facts).state = "attached".into();
+        assert_eq!(bad("10.77.0.2", &facts), ["state", "channel"]);
+    }
+
+    #[test]
+    fn what_the_peer_answers_counts_for_its_port() {
+        let mut facts = facts();
+        facts.tcp = listing::parse(include_str!("../../tests/data/proc/tcp")).unwrap();
+        assert_eq!(bad("10.77.0.2", &facts), ["answer"]);
+        assert_eq!(bad("10.77.0.2:6001", &facts), ["answer"]);
+        assert_eq!(bad("10.77.0.2:80", &facts), [""; 0]);
+        // One that is carried is newer news than one that is not, or as new.
+        let carried: Tcp = facts.tcp[1].clone();
+        facts.tcp.push(Tcp {
+            remote: "10.77.0.2:6001".parse().unwrap(),
+            ..carried
+        });
+        assert_eq!(bad("10.77.0.2", &facts), [""; 0]);
     }
 }

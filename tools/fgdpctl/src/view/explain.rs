@@ -20,7 +20,7 @@ pub(super) fn lines(e: &Explanation) -> String {
             text += &format!("    {:8} -> {cure}\n", "");
         }
     }
-    if e.would_carry {
+    if e.would_carry && !e.checks.iter().any(|check| check.check == "answer") {
         text += "\nThe other end decides for itself: net.fgdp.inet has to be on there, too.\n";
     }
     if !e.tcp.is_empty() {
