@@ -299,16 +299,16 @@ fn number_of(error: &anyhow::Error) -> Option<i32> {
     io.and_then(io::Error::raw_os_error)
 }
 
-/// A socket to the module.
-pub struct Netlink {
-    router: NlRouter,
-    family: u16,
+fn connect() -> Result<NlRouter> {
+    let (router, _) = NlRouter::connect(NlFamily::Generic, None, Groups::empty())
+        .map_err(|e| anyhow!("netlink: {e}"))?;
+    Ok(router)
 }
 
-impl std::fmt::Debug for Netlink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Netlink({})", self.family)
-    }
+/// The module's family.
+#[derive(Debug)]
+pub struct Netlink {
+    family: u16,
 }
 
 impl Netlink {
@@ -320,10 +320,8 @@ impl Netlink {
     pub fn find() -> Result<Option<Self>> {
         /// `ENOENT`.
         const NO_FAMILY: i32 = 2;
-        let (router, _) = NlRouter::connect(NlFamily::Generic, None, Groups::empty())
-            .map_err(|e| anyhow!("netlink: {e}"))?;
-        match router.resolve_genl_family(FAMILY).map_err(refusal) {
-            Ok(family) => Ok(Some(Self { router, family })),
+        match connect()?.resolve_genl_family(FAMILY).map_err(refusal) {
+            Ok(family) => Ok(Some(Self { family })),
             Err(e) if number_of(&e) == Some(NO_FAMILY) => Ok(None),
             Err(e) => Err(e.context(format!("netlink family `{FAMILY}`"))),
         }
@@ -346,8 +344,10 @@ impl Netlink {
                 .cmd(cmd)
                 .version(VERSION)
                 .build()?;
-            let answers = self
-                .router
+            // The router reads in a thread of its own. If that reads an answer while the request is still in the kernel,
+            // the kernel may leave EINVAL behind for whatever is asked next on the same socket.
+            let router = connect()?;
+            let answers = router
                 .send::<_, _, u16, Genlmsghdr<u8, u16>>(
                     self.family,
                     NlmF::REQUEST | NlmF::DUMP,
