@@ -83,6 +83,7 @@ fn name(peer: &Peer) -> &str {
 fn with_addresses(peer: &Peer) -> String {
     let all: Vec<_> = peer.addresses.iter().map(ToString::to_string).collect();
     match all.as_slice() {
+        _ if peer.state != "ready" => format!("{} ({})", name(peer), peer.state),
         [] => format!("{} (no address)", name(peer)),
         all => format!("{} ({})", name(peer), all.join(", ")),
     }
@@ -127,8 +128,8 @@ fn address(target: &Target, facts: &Facts) -> Option<Check> {
         Check::bad(
             NAME,
             format!("{address} is no peer's; there are {}", others.join("; ")),
-            "if a guest on this host has it, allow it in `addresses` of that guest in fgdpd.toml and reload fgdpd; \
-             else TCP is the way there",
+            "if it is of a guest on this host: `modprobe fgdp` there, and have it in `addresses` of that guest in \
+             fgdpd.toml; else TCP is the way there",
         )
     })
 }
