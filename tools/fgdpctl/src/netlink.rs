@@ -259,6 +259,7 @@ fn tcp_connection(entry: &Entry) -> Result<Tcp> {
         "program",
         "peer",
         "channel_end",
+        "policy",
     ];
     let reason = name(&reasons, entry.number(tcp::REASON)?);
     Ok(Tcp {

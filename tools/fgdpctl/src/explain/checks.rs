@@ -9,8 +9,10 @@ use crate::model::Peer;
 /// A check. `None` when there is nothing to look at, as an earlier one says.
 type Ask = fn(&Target, &Facts) -> Option<Check>;
 
-/// The checks in the module's order. What the administrator excludes, by port or by cgroup, comes behind `setting`.
-const CHECKS: [Ask; 6] = [module, setting, address, state, channel, answer];
+/// The checks in the module's order.
+const CHECKS: [Ask; 8] = [
+    module, setting, address, ports, cgroups, state, channel, answer,
+];
 
 /// All checks that there is something to look at for.
 pub fn all(target: &Target, facts: &Facts) -> Vec<Check> {
@@ -130,6 +132,56 @@ fn address(target: &Target, facts: &Facts) -> Option<Check> {
             format!("{address} is no peer's; there are {}", others.join("; ")),
             "if it is of a guest on this host: `modprobe fgdp` there, and have it in `addresses` of that guest in \
              fgdpd.toml; else TCP is the way there",
+        )
+    })
+}
+
+/// Whether a list of ports and ranges, as the kernel writes it, has `port`.
+fn has(list: &str, port: u16) -> bool {
+    list.split(',').any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+            (Ok(first), Ok(last)) => (first..=last).contains(&port),
+            _ => false,
+        }
+    })
+}
+
+fn ports(target: &Target, facts: &Facts) -> Option<Check> {
+    const NAME: &str = "ports";
+    let (deny, allow) = (&facts.lists.ports_deny, &facts.lists.ports_allow);
+    if deny.is_empty() && allow.is_empty() {
+        return None;
+    }
+    let Some(port) = target.port else {
+        return Some(Check::good(
+            NAME,
+            format!("it depends on the port: denied are '{deny}', allowed '{allow}'"),
+        ));
+    };
+    Some(if has(deny, port) {
+        Check::bad(
+            NAME,
+            format!("port {port} is in net.fgdp.inet_ports_deny ({deny})"),
+            "take it out of the list",
+        )
+    } else if !allow.is_empty() && !has(allow, port) {
+        Check::bad(
+            NAME,
+            format!("port {port} is not in net.fgdp.inet_ports_allow ({allow})"),
+            "put it into the list, or empty the list",
+        )
+    } else {
+        Check::good(NAME, format!("the lists of ports let {port} be carried"))
+    })
+}
+
+fn cgroups(_: &Target, facts: &Facts) -> Option<Check> {
+    let (deny, allow) = (&facts.lists.cgroups_deny, &facts.lists.cgroups_allow);
+    (!deny.is_empty() || !allow.is_empty()).then(|| {
+        Check::good(
+            "cgroups",
+            format!("it depends on the program's control group: denied are '{deny}', allowed '{allow}'"),
         )
     })
 }
@@ -263,6 +315,22 @@ mod tests {
         assert_eq!(bad("10.77.0.1", &facts), [""; 0]);
         facts.inet = None;
         assert_eq!(bad("10.77.0.1", &facts), ["setting"]);
+    }
+
+    #[test]
+    fn lists_of_ports_need_a_port() {
+        let mut facts = facts();
+        facts.lists.ports_deny = "22,6000-6010".into();
+        assert_eq!(bad("10.77.0.2:22", &facts), ["ports"]);
+        assert_eq!(bad("10.77.0.2:6005", &facts), ["ports"]);
+        assert_eq!(bad("10.77.0.2:6011", &facts), [""; 0]);
+        assert_eq!(bad("10.77.0.2", &facts), [""; 0]);
+        facts.lists.ports_allow = "80".into();
+        assert_eq!(bad("10.77.0.2:81", &facts), ["ports"]);
+        assert_eq!(bad("10.77.0.2:80", &facts), [""; 0]);
+        facts.lists.cgroups_deny = "/system.slice".into();
+        let all = all(&"10.77.0.2:80".parse().unwrap(), &facts);
+        assert!(all.iter().any(|c| c.check == "cgroups" && c.ok));
     }
 
     #[test]

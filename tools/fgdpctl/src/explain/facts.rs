@@ -16,6 +16,8 @@ use crate::netlink::Netlink;
 
 /// Which TCP connections are carried.
 const SETTING: &str = "/proc/sys/net/fgdp/inet";
+/// Lists of what is excluded, or alone is not: this and what of, and which.
+const LISTS: &str = "/proc/sys/net/fgdp/inet_";
 /// There while the module is loaded, in every network namespace.
 const MODULE: &str = "/sys/module/fgdp";
 /// Counters of connections that were not carried: this and the reason.
@@ -30,6 +32,8 @@ pub struct Facts {
     pub answers: bool,
     /// `net.fgdp.inet`, if the module has it.
     pub inet: Option<i64>,
+    /// The lists of what is excluded, and of what alone is not; empty: anything goes.
+    pub lists: Lists,
     /// The address is one of this guest.
     pub own: bool,
     /// Other members of the groups.
@@ -38,6 +42,39 @@ pub struct Facts {
     pub tcp: Vec<Tcp>,
     /// Connections that were not carried, by reason.
     pub not_carried: BTreeMap<String, u64>,
+}
+
+/// The administrator's lists, as they are written.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    /// Ports that are not carried.
+    pub ports_deny: String,
+    /// Ports that alone are.
+    pub ports_allow: String,
+    /// Control groups whose sockets are not carried.
+    pub cgroups_deny: String,
+    /// Control groups whose sockets alone are.
+    pub cgroups_allow: String,
+}
+
+impl Lists {
+    fn read() -> Result<Self> {
+        Ok(Self {
+            ports_deny: line("ports_deny")?,
+            ports_allow: line("ports_allow")?,
+            cgroups_deny: line("cgroups_deny")?,
+            cgroups_allow: line("cgroups_allow")?,
+        })
+    }
+}
+
+/// Reads a list; empty when the module has none.
+fn line(name: &str) -> Result<String> {
+    let path = format!("{LISTS}{name}");
+    match fs::read_to_string(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => Ok(text.with_context(|| path)?.trim().to_owned()),
+    }
 }
 
 /// Reads a number; `None` when there is no such file.
@@ -99,6 +136,7 @@ pub fn gather(target: &Target) -> Result<Facts> {
         loaded: true,
         answers: true,
         inet: number(SETTING)?,
+        lists: Lists::read()?,
         own,
         not_carried: not_carried.collect(),
         peers,

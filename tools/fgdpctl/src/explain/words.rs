@@ -9,7 +9,7 @@ pub fn reason(name: &str) -> (&'static str, &'static str) {
             "`sysctl net.fgdp.inet=1`, then connect again",
         ),
         "taken" => (
-            "the socket is kTLS's, MPTCP's, a sockmap's, the kernel's own, or of another network namespace",
+            "the socket is kTLS's, MPTCP's, a sockmap's, or the kernel's own",
             "connect without that if you can; else it stays with TCP",
         ),
         "early" => (
@@ -35,6 +35,10 @@ pub fn reason(name: &str) -> (&'static str, &'static str) {
         "peer" => (
             "the peer went back to TCP",
             "`fgdpctl connections` and `fgdpctl stats` in the peer have its reason",
+        ),
+        "policy" => (
+            "the lists of ports or cgroups say so",
+            "`sysctl -a -r '^net.fgdp.inet_'` shows the lists",
         ),
         "channel_end" => (
             "the channel ended",
