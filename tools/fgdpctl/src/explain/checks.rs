@@ -181,7 +181,9 @@ fn cgroups(_: &Target, facts: &Facts) -> Option<Check> {
     (!deny.is_empty() || !allow.is_empty()).then(|| {
         Check::good(
             "cgroups",
-            format!("it depends on the program's control group: denied are '{deny}', allowed '{allow}'"),
+            format!(
+                "it depends on the program's control group: denied are '{deny}', allowed '{allow}'"
+            ),
         )
     })
 }
