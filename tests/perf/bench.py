@@ -32,6 +32,8 @@ class Path:
     server: str = "b"
     poll: int = 0
     guests: tuple = ("a", "b")
+    # Which TCP connections FGDP carries meanwhile (net.fgdp.inet).
+    inet: int = 0
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Results:
 
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/perf/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 3 minutes: fewer sizes, short runs")
+    parser.add_argument("--quick", action="store_true", help="about 5 minutes: fewer sizes, short runs")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is repeated [3]")
     parser.add_argument("--seconds", type=float, help="length of one measurement [1.5, quick 0.7]")
     parser.add_argument("--no-tap", action="store_true", help="leave TCP over tap and a bridge out")
@@ -79,7 +81,7 @@ def arguments():
     args.alone = not args.share and may_be_alone()
     args.seconds = args.seconds or (0.7 if args.quick else 1.5)
     args.streams = [64, 65536] if args.quick else [64, 1024, 16384, 65536, 1048576]
-    args.rrs = [64] if args.quick else [64, 1024, 16384]
+    args.rrs = [64, 1024] if args.quick else [64, 1024, 16384]
     return args
 
 
@@ -89,6 +91,7 @@ def ask(path, args, mode, size):
                "--size", size, "--seconds", args.seconds]
     if path.poll:
         command += ["--busy-poll", path.poll]
+    path.lab.set_inet(path.inet)
     with path.lab.alone() if args.alone else contextlib.nullcontext():
         return observe(path.lab, path.lab.start("a", *command), path.guests, args.seconds)
 
@@ -135,7 +138,7 @@ def note_latency(results, path, metric, size, result):
 
 
 def measure(results, path, args, mode, size):
-    counted = path.family == "fgdp" and (mode, size) in (("stream", 64), ("stream", 65536), ("rr", 64))
+    counted = (path.family == "fgdp" or path.inet) and (mode, size) in (("stream", 64), ("stream", 65536), ("rr", 64))
     before = {guest: path.lab.counters(guest) for guest in path.guests} if counted else {}
     try:
         result, cpu = ask(path, args, mode, size)
@@ -204,11 +207,16 @@ def boot(args, labs, results):
     pair.serve("b", "tcp", f"10.77.0.2:{PORT}")
     pair.serve("b", "fgdp", f"any:{PORT}")
     pair.serve("a", "unix", "@fgdp-perf")
+    pair.serve("a", "tcp", f"127.0.0.1:{PORT}")
     peer = f"{pair.guest_id('b')}:{PORT}"
     paths = [Path("tcp-stream", pair, "tcp", f"10.77.0.2:{PORT}"),
              Path("unix", pair, "unix", "@fgdp-perf", server="a", guests=("a",)),
              Path("fgdp", pair, "fgdp", peer),
-             Path("fgdp-poll", pair, "fgdp", peer, poll=POLL_USEC)]
+             Path("fgdp-poll", pair, "fgdp", peer, poll=POLL_USEC),
+             Path("carried", pair, "tcp", f"10.77.0.2:{PORT}", inet=1),
+             Path("carried-poll", pair, "tcp", f"10.77.0.2:{PORT}", poll=POLL_USEC, inet=1),
+             Path("lo", pair, "tcp", f"127.0.0.1:{PORT}", server="a", guests=("a",)),
+             Path("lo-carried", pair, "tcp", f"127.0.0.1:{PORT}", server="a", guests=("a",), inet=2)]
     if args.no_tap:
         return paths
     say(f"booting two more, TCP over tap and a bridge, {clock()}")

@@ -63,7 +63,11 @@ def count(results, args, lab):
             for name, family, addr, poll in [("tcp-stream", "tcp", f"10.77.0.2:{PORT}", 0),
                                              ("unix", "unix", "@fgdp-perf", 0),
                                              ("fgdp", "fgdp", peer, 0)]:
-                one(results, lab, counter, name, family, addr, poll)
+                one(results, lab, counter, name, family, addr, "rr", 64, poll)
+            lab.set_inet(1)
+            one(results, lab, counter, "carried", "tcp", f"10.77.0.2:{PORT}", "rr", 64)
+            lab.set_inet(0)
+        others(results, args, lab, counter)
     except Failed as error:
         results.notes.append(f"insn_per_rr: {error}")
         say(results.notes[-1])
@@ -71,8 +75,30 @@ def count(results, args, lab):
         lab.down()
 
 
-def one(results, lab, counter, name, family, addr, poll):
-    client = lab.start("a", PERF, "client", "--family", family, "--addr", addr, "--mode", "rr", "--size", 64,
+def others(results, args, lab, counter):
+    """What connections to somebody who is no peer cost with the module, and without it."""
+    for guest, number in zip("ab", "12"):
+        # The host has not given the guests these addresses.
+        lab.exec(guest, "sh", "-c", f"ip addr add 10.78.0.{number}/24 dev eth0")
+    addr = f"10.78.0.2:{PORT}"
+    for name in ("other", "other-bare"):
+        for guest in "ab":
+            lab.exec(guest, "sh", "-c", "pkill -x fgdp-perf; while pgrep -x fgdp-perf; do sleep 0.05; done", timeout=20)
+            if name == "other":
+                lab.exec(guest, "sh", "-c", "echo 1 >/proc/sys/net/fgdp/inet")
+            else:
+                lab.exec(guest, "rmmod", "fgdp")
+        lab.serve("b", "tcp", addr)
+        for _ in range(args.rounds):
+            one(results, lab, counter, name, "tcp", addr, "connect", 64)
+            one(results, lab, counter, name, "tcp", addr, "stream", 65536)
+
+
+METRICS = {"rr": "insn_per_rr", "connect": "insn_per_connect", "stream": "insn_per_kb"}
+
+
+def one(results, lab, counter, name, family, addr, mode, size, poll=0):
+    client = lab.start("a", PERF, "client", "--family", family, "--addr", addr, "--mode", mode, "--size", size,
                        "--seconds", SECONDS, "--busy-poll", poll)
     start = end = ops = None
     for line in client.stdout:
@@ -83,9 +109,9 @@ def one(results, lab, counter, name, family, addr, poll):
             case "end":
                 end = counter.read()
             case "result":
-                ops = event["ops"]
+                ops = event["bytes"] / 1000 if mode == "stream" else event["ops"]
     client.wait()
     lab.background.remove(client)
     if not ops:
         raise Failed(client.stderr.read().strip() or f"{name}: no result")
-    results.add(name, "insn_per_rr", 64, "instructions", (end - start) / ops)
+    results.add(name, METRICS[mode], size, "instructions", (end - start) / ops)

@@ -32,9 +32,11 @@ class Lab:
         self.program = [os.environ.get("FGDP_LAB_PROGRAM") or str(CHECKOUT / "tools/lab/lab")]
         self.background = []
         self.is_up = False
+        self.inet = 0
 
     def up(self, *args, timeout=240):
         self.is_up = True
+        self.inet = 0
         self.run("up", "--guests", "2", *args, timeout=timeout)
         status = json.loads(self.run("status", "--json"))
         self.qemu = {guest["name"]: guest["pid"] for guest in status["guests"]}
@@ -96,6 +98,14 @@ class Lab:
         finally:
             priority(carriers, os.SCHED_OTHER, 0)
             priority(self.qemu.values(), os.SCHED_OTHER, 0)
+
+    def set_inet(self, level):
+        """Which new TCP connections the module carries in both guests, where there is one."""
+        if level != self.inet:
+            # Without the module there is none, and nobody asks for another level than 0.
+            for guest in "ab":
+                self.exec(guest, "sh", "-c", f"echo {level} >/proc/sys/net/fgdp/inet")
+            self.inet = level
 
     def guest_id(self, guest):
         config = tomllib.loads((BUILD / f"lab-{self.name}" / "fgdpd.toml").read_text())

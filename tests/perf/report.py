@@ -8,13 +8,18 @@ from pathlib import Path
 
 from lab import say
 
-PATHS = ["tcp-stream", "tcp-tap", "unix", "fgdp", "fgdp-poll", "shm-floor"]
+PATHS = ["tcp-stream", "tcp-tap", "unix", "fgdp", "fgdp-poll", "carried", "carried-poll", "lo", "lo-carried",
+         "shm-floor", "other-bare", "other"]
+# The first ones, in the order of plot.gp's lines.
+PLOTTED = 10
 TITLES = {
     "stream": "bytes in one direction, MB/s (more is better)",
     "rr": "round trip, us: median of the rounds' medians, smallest (less is better)",
     "connect": "connect, request, answer, close: per second (more is better)",
     "cpu_per_gb": "CPU seconds of both guests and the host daemon per GB (less is better)",
     "insn_per_rr": "guest instructions per round trip, both guests (less is better)",
+    "insn_per_connect": "guest instructions per connection: connect, request, answer, close (less is better)",
+    "insn_per_kb": "guest instructions per 1000 bytes in one direction (less is better)",
 }
 
 
@@ -35,7 +40,7 @@ def cell(metric, row):
         return "-"
     if metric == "rr":
         return f"{number(row['median'])} ({number(row['min'])})"
-    if metric == "insn_per_rr":
+    if metric.startswith("insn_"):
         return number(row["median"])
     return f"{number(row['median'])} [{number(row['min'])}, {number(row['max'])}]"
 
@@ -90,6 +95,15 @@ def targets(results):
         seen = [get(path, metric, size, what) for path in ("tcp-stream", "tcp-tap")]
         return choose([value for value in seen if value is not None], default=None)
 
+    def times(path, metric, size):
+        """How many in a second."""
+        seen = get(path, metric, size)
+        return 1e6 / seen if seen else None
+
+    def best_rate(metric, size):
+        seen = best_tcp(metric, size, min)
+        return 1e6 / seen if seen else None
+
     wanted = [
         ("64 KiB stream, of the best TCP", get("fgdp", "stream", 65536), best_tcp("stream", 65536, max), ">=", 4),
         ("64 B stream, of the best TCP", get("fgdp", "stream", 64), best_tcp("stream", 64, max), ">=", 3),
@@ -101,6 +115,21 @@ def targets(results):
          best_tcp("rr", 64, min, "min"), "<=", 0.05),
         ("CPU per GB, 64 KiB stream, of the best TCP", get("fgdp", "cpu_per_gb", 65536),
          best_tcp("cpu_per_gb", 65536, min), "<=", 1 / 3),
+        ("carried TCP: 64 KiB stream, of the best TCP", get("carried", "stream", 65536),
+         best_tcp("stream", 65536, max), ">=", 5),
+        ("carried TCP: 1 KiB round trips, of the best TCP", times("carried", "rr", 1024),
+         best_rate("rr", 1024), ">=", 2.5),
+        ("carried TCP: 1 KiB round trips, busy polling, of the best TCP", times("carried-poll", "rr", 1024),
+         best_rate("rr", 1024), ">=", 5),
+        ("carried TCP: CPU per GB, 64 KiB stream, of the best TCP", get("carried", "cpu_per_gb", 65536),
+         best_tcp("cpu_per_gb", 65536, min), "<=", 0.25),
+        ("inside one guest: 64 KiB stream, of lo", get("lo-carried", "stream", 65536), get("lo", "stream", 65536),
+         ">=", 1.7),
+        ("inside one guest: 64 B round trips, of lo", times("lo-carried", "rr", 64), times("lo", "rr", 64), ">=", 2),
+        ("others, with the module: instructions per connection", get("other", "insn_per_connect", 64),
+         get("other-bare", "insn_per_connect", 64), "<=", 1.02),
+        ("others, with the module: instructions per byte", get("other", "insn_per_kb", 65536),
+         get("other-bare", "insn_per_kb", 65536), "<=", 1.02),
     ]
     lines = ["", "targets"]
     for name, ours, other, sign, limit in wanted:
@@ -117,7 +146,7 @@ def plot(rows, folder):
     """PNG and SVG by gnuplot, from files that it can read."""
     for metric in ("stream", "rr", "cpu_per_gb"):
         lines = []
-        for path in PATHS:
+        for path in PATHS[:PLOTTED]:
             some = sorted((row for row in rows if (row["path"], row["metric"]) == (path, metric)),
                           key=lambda row: row["size"])
             lines.append(f'"{path}"')
