@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use kernel::prelude::*;
 use kernel::sync::{rcu, Arc, ArcBorrow};
+use kernel::uaccess::{UserPtr, UserSlice};
 
 /// What is done with TCP connections.
 pub(crate) trait Hook: Send + Sync + Sized + 'static {
@@ -565,8 +566,14 @@ unsafe extern "C" fn getsockopt<H: Hook>(
         // SAFETY: By this function's contract both are the user's pointers.
         return unsafe { ffi::fgdp_helper_put_option_int(carried.into(), val, len) };
     }
-    let maps = level as c_uint == ffi::SOL_TCP
-        && name as c_uint == ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE;
+    let is = |tcp: c_uint| level as c_uint == ffi::SOL_TCP && name as c_uint == tcp;
+    // The one that there is is ours: to a program this is plain TCP, which has none.
+    if is(ffi::fgdp_const_FGDP_CONST_TCP_ULP) && path::<H>(sk).is_some() {
+        let none: c_int = 0;
+        let mut user = UserSlice::new(UserPtr::from_ptr(len.cast()), size_of_val(&none)).writer();
+        return user.write(&none).map_or_else(|e| e.to_errno(), |()| 0);
+    }
+    let maps = is(ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE);
     let _held = if maps { step_aside::<H>(sk) } else { None };
     // SAFETY: By this function's contract.
     let result = match unsafe { TcpSock::from_raw(sk) }.base().getsockopt {

@@ -97,6 +97,10 @@ impl Sock {
         sys::get_option(self.as_fd(), libc::SOL_SOCKET, option)
     }
 
+    pub fn get_tcp(&self, option: i32) -> nix::Result<i32> {
+        sys::get_option(self.as_fd(), libc::SOL_TCP, option)
+    }
+
     pub fn set_timeout(&self, option: i32, value: Duration) -> nix::Result<()> {
         sys::set_timeout(self.as_fd(), option, value)
     }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags as PollFlags;
 
 use crate::case::{Case, Ctx};
-use crate::sock::{PATIENCE, SIOCINQ};
+use crate::sock::{Sock, PATIENCE, SIOCINQ};
 use crate::{same, want};
 
 pub const CASES: &[Case] = &[
@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     Case::stream("so_sndtimeo", sndtimeo_client, keep_server),
     Case::stream("so_linger_reads_back", linger, idle),
     Case::stream("so_unknown", unknown, idle),
+    Case::stream("tcp_has_no_ulp", no_ulp_client, no_ulp_server),
 ];
 
 fn idle(_: &mut Ctx) -> Result<()> {
@@ -194,4 +195,27 @@ fn unknown(ctx: &mut Ctx) -> Result<()> {
     want!(sock.set(0x7fff, 1), Err(Errno::ENOPROTOOPT));
     want!(sock.get(0x7fff), Err(Errno::ENOPROTOOPT));
     Ok(())
+}
+
+/// What carries a connection is not to be seen: programs look for kTLS and MPTCP here.
+fn no_ulp(ctx: &Ctx, sock: &Sock) -> Result<()> {
+    if !ctx.net.is_fgdp() {
+        same!(sock.get_tcp(libc::TCP_ULP)?, 0);
+    }
+    Ok(())
+}
+
+fn no_ulp_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    // It is carried for certain when something has come back.
+    same!(sock.recv_exact(4)?, b"word".to_vec());
+    no_ulp(ctx, &sock)?;
+    ctx.tell("done")
+}
+
+fn no_ulp_server(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.accept_one()?;
+    sock.send_all(b"word")?;
+    ctx.wait("done")?;
+    no_ulp(ctx, &sock)
 }
