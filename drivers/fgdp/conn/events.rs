@@ -84,7 +84,8 @@ impl Connection {
         }
         let flags = self.with_rx(|proto, _, _| Ok((proto.rx_reset(), proto.rx_fin())));
         let (reset, fin) = flags.unwrap_or((false, false));
-        if reset {
+        // A carried connection ends when TCP says so: there may be bytes to read.
+        if reset && !self.is_carried() {
             self.die(Errno::ConnReset.into());
             return;
         }

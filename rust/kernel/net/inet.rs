@@ -10,15 +10,16 @@
 //! A call may have read the pointers before a socket was taken or left. So each call looks for the state under RCU,
 //! and without one does what TCP does; the module's end waits for all tasks to have left its code.
 
+mod options;
+
 use super::super::ffi;
 use super::msg::{ret, RecvMsg, SendMsg};
 use super::tcp::TcpSock;
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
-use kernel::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use kernel::ffi::{c_int, c_long, c_uint, c_void};
 use kernel::prelude::*;
 use kernel::sync::{rcu, Arc, ArcBorrow};
-use kernel::uaccess::{UserPtr, UserSlice};
 
 /// What is done with TCP connections.
 pub(crate) trait Hook: Send + Sync + Sized + 'static {
@@ -209,8 +210,8 @@ fn proto<H: Hook>(base: *const ffi::proto) -> Result<KBox<ffi::proto>> {
     proto.close = Some(close::<H>);
     proto.disconnect = Some(disconnect::<H>);
     proto.ioctl = Some(ioctl::<H>);
-    proto.setsockopt = Some(setsockopt::<H>);
-    proto.getsockopt = Some(getsockopt::<H>);
+    proto.setsockopt = Some(options::setsockopt::<H>);
+    proto.getsockopt = Some(options::getsockopt::<H>);
     proto.release_cb = Some(release_cb::<H>);
     Ok(proto)
 }
@@ -467,42 +468,6 @@ unsafe extern "C" fn ioctl<H: Hook>(sk: *mut ffi::sock, cmd: c_int, karg: *mut c
     result
 }
 
-/// Options that need a socket that is TCP's alone.
-fn needs_tcp(level: c_int, name: c_int) -> bool {
-    let name = name as c_uint;
-    match level as c_uint {
-        ffi::SOL_TCP => {
-            name == ffi::fgdp_const_FGDP_CONST_TCP_ULP
-                || name == ffi::fgdp_const_FGDP_CONST_TCP_REPAIR
-        }
-        ffi::SOL_IPV6 => name == ffi::IPV6_ADDRFORM,
-        _ => false,
-    }
-}
-
-/// `FGDP_CARRY`, which only a taken socket has.
-fn is_carry_option(level: c_int, name: c_int) -> bool {
-    (level as c_uint, name as c_uint) == (ffi::SOL_FGDP, ffi::FGDP_CARRY)
-}
-
-fn set_carry<H: Hook>(sk: *mut ffi::sock, val: ffi::sockptr_t, len: c_uint) -> c_int {
-    let mut value = 0;
-    // SAFETY: A place for the answer; the kernel checks `val`, which has `len` bytes.
-    let ret = unsafe { ffi::fgdp_helper_int_from_sockptr(&mut value, val, len) };
-    if ret != 0 {
-        return ret;
-    }
-    match (value, path::<H>(sk)) {
-        (0, _) => {
-            let _held = step_aside::<H>(sk);
-            0
-        }
-        (1, Some(path)) if H::may_carry(&path) => 0,
-        (1, _) => -(ffi::EOPNOTSUPP as c_int),
-        _ => EINVAL.to_errno(),
-    }
-}
-
 /// Holds the module while a call sleeps in its code without a socket that holds it.
 struct Held(*mut ffi::module);
 
@@ -523,78 +488,6 @@ fn step_aside<H: Hook>(sk: *mut ffi::sock) -> Option<Held> {
     // SAFETY: The callers' socket is live.
     H::step_aside(&path, unsafe { TcpSock::from_raw(sk) });
     held
-}
-
-/// # Safety
-///
-/// As `struct proto` says.
-unsafe extern "C" fn setsockopt<H: Hook>(
-    sk: *mut ffi::sock,
-    level: c_int,
-    name: c_int,
-    val: ffi::sockptr_t,
-    len: c_uint,
-) -> c_int {
-    if is_carry_option(level, name) {
-        return set_carry::<H>(sk, val, len);
-    }
-    let _held = if needs_tcp(level, name) {
-        step_aside::<H>(sk)
-    } else {
-        None
-    };
-    // SAFETY: By this function's contract.
-    match unsafe { TcpSock::from_raw(sk) }.base().setsockopt {
-        // SAFETY: TCP's own, with what it expects.
-        Some(base) => unsafe { base(sk, level, name, val, len) },
-        None => -(ffi::EOPNOTSUPP as c_int),
-    }
-}
-
-/// # Safety
-///
-/// As `struct proto` says.
-unsafe extern "C" fn getsockopt<H: Hook>(
-    sk: *mut ffi::sock,
-    level: c_int,
-    name: c_int,
-    val: *mut c_char,
-    len: *mut c_int,
-) -> c_int {
-    if is_carry_option(level, name) {
-        let carried = path::<H>(sk).is_some_and(|path| H::is_carried(&path));
-        // SAFETY: By this function's contract both are the user's pointers.
-        return unsafe { ffi::fgdp_helper_put_option_int(carried.into(), val, len) };
-    }
-    let is = |tcp: c_uint| level as c_uint == ffi::SOL_TCP && name as c_uint == tcp;
-    // The one that there is is ours: to a program this is plain TCP, which has none.
-    if is(ffi::fgdp_const_FGDP_CONST_TCP_ULP) && path::<H>(sk).is_some() {
-        let none: c_int = 0;
-        let mut user = UserSlice::new(UserPtr::from_ptr(len.cast()), size_of_val(&none)).writer();
-        return user.write(&none).map_or_else(|e| e.to_errno(), |()| 0);
-    }
-    let maps = is(ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE);
-    let _held = if maps { step_aside::<H>(sk) } else { None };
-    // SAFETY: By this function's contract.
-    let result = match unsafe { TcpSock::from_raw(sk) }.base().getsockopt {
-        // SAFETY: TCP's own, with what it expects.
-        Some(base) => unsafe { base(sk, level, name, val, len) },
-        None => -(ffi::EOPNOTSUPP as c_int),
-    };
-    let info =
-        level as c_uint == ffi::SOL_TCP && name as c_uint == ffi::fgdp_const_FGDP_CONST_TCP_INFO;
-    match path::<H>(sk).filter(|_| info && result == 0) {
-        Some(path) => {
-            let RingBytes {
-                received,
-                sent,
-                acked,
-            } = H::bytes(&path);
-            // SAFETY: By this function's contract both are the user's pointers.
-            unsafe { ffi::fgdp_helper_add_tcp_info(val, len, received, acked, sent) }
-        }
-        None => result,
-    }
 }
 
 /// # Safety

@@ -9,8 +9,11 @@ impl Conn {
     /// True if there is nothing left to read: both sides agree that no byte will
     /// be.
     fn rx_finished(&self) -> bool {
-        let drained = self.rx_fin() && self.rx.head == self.rx.tail;
-        let ended = self.rx_reset() || self.tx_has(TX_RST);
+        let read = self.rx.head == self.rx.tail;
+        let drained = self.rx_fin() && read;
+        // Of a carried connection bytes before RST may still be read (T-15).
+        let void = self.rx_reset() && (read || self.carried.is_none());
+        let ended = void || self.tx_has(TX_RST);
         drained || ended || self.rx.flags & (RX_SHUT | RX_STOP) != 0
     }
 

@@ -33,7 +33,8 @@ impl Conn {
     pub(super) fn rx_unread(&self) -> u32 {
         // After DONE the peer may use the frames for something else; after STOP
         // the head is final.
-        if self.done_sent || self.rx_reset() || self.tx.flags & TX_RST != 0 || self.rx_stopped() {
+        let void = self.rx_reset() && self.carried.is_none();
+        if self.done_sent || void || self.tx.flags & TX_RST != 0 || self.rx_stopped() {
             return 0;
         }
         self.rx.tail.wrapping_sub(self.rx.head)
@@ -59,7 +60,7 @@ impl Conn {
         if self.rx.peer_tx & !flags != 0 || !self.tx_flags_ok(flags) {
             return self.fail(Reason::BadFlags);
         }
-        if flags & TX_RST != 0 {
+        if flags & TX_RST != 0 && self.carried.is_none() {
             // Nothing else of the entry has a meaning any more.
             self.rx.peer_tx = flags;
             return Ok(());
@@ -73,7 +74,7 @@ impl Conn {
         }
         let seen = self.rx.tail.wrapping_sub(self.rx.head);
         let unread = tail.wrapping_sub(self.rx.head);
-        let ended = self.rx.peer_tx & (TX_FIN | TX_BACK) != 0;
+        let ended = self.rx.peer_tx & (TX_FIN | TX_BACK | TX_RST) != 0;
         let after_end = ended && tail != self.rx.tail;
         if unread < seen || after_end || !self.rx.ring.holds(self.rx.head, tail) {
             return self.fail(Reason::BadPosition);
@@ -176,7 +177,7 @@ impl Conn {
         self.rx.peer_tx & TX_FIN != 0
     }
 
-    /// True if the peer aborted: ECONNRESET.
+    /// True if the peer aborted: ECONNRESET, on a carried connection by TCP.
     pub fn rx_reset(&self) -> bool {
         self.rx.peer_tx & TX_RST != 0
     }

@@ -189,7 +189,8 @@ impl Conn {
             return true;
         };
         let flags = self.tx.flags & (TX_RING | TX_BACK | TX_FIN | TX_RST);
-        flags == TX_RING && self.tx.peer_rx & RX_STOP == 0 && !self.done_seen && !c.cut
+        let over = self.tx.peer_rx & RX_STOP != 0 || self.rx_reset() || self.done_seen;
+        flags == TX_RING && !over && !c.cut
     }
 
     /// The ring carries what this side sends from TCP sequence number `write_seq`
@@ -241,8 +242,12 @@ impl Conn {
         };
         let stopped = self.tx.peer_rx & RX_STOP != 0;
         let left = self.tx.tail.wrapping_sub(self.tx.head);
-        if c.lost || self.tx_has(TX_RST) || self.rx_reset() {
+        if c.lost || self.tx_has(TX_RST) {
             return Ok(TxPath::Reset);
+        }
+        // What the peer has not read is void; the end comes by TCP (T-15).
+        if self.rx_reset() {
+            return Ok(TxPath::Back);
         }
         if !self.tx_has(TX_RING) {
             let never = self.tx_has(TX_BACK) || stopped || c.cut || self.done_seen;
@@ -394,13 +399,21 @@ impl Conn {
         let Some(c) = &self.carried else {
             return Ok(Source::Ring(unread));
         };
-        if self.rx_reset() || self.tx_has(TX_RST) {
+        if self.tx_has(TX_RST) {
             return Ok(Source::Reset);
         }
         let switched = self.rx.peer_tx & TX_RING != 0;
         let before = c.rx_seq.wrapping_sub(copied_seq);
         if switched && before == 0 && self.rx_fin() && unread == 0 {
             return Ok(Source::End);
+        }
+        if self.rx_reset() {
+            // Bytes that were there before (T-15), and what TCP says then.
+            return Ok(match (switched, before, unread) {
+                (true, 0, 1..) => Source::Ring(unread),
+                (true, 1.., _) if before < 1 << 31 => Source::TcpUntil(before),
+                _ => Source::Back,
+            });
         }
         let stray = self.rx_tcp_seen(rcv_nxt) || self.rx_tcp_seen(copied_seq);
         if self.rx.peer_tx & TX_BACK != 0 || stray {

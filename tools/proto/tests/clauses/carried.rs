@@ -386,6 +386,53 @@ fn t_12_done_without_stop_resets() {
 }
 
 #[test]
+fn t_15_bytes_before_a_reset_can_be_read() {
+    with(|mut p| {
+        p.switch(500);
+        p.send(10);
+        let _ = p.a.tx_reset(&p.av);
+        assert_eq!(p.path(500), TxPath::Reset);
+        assert_eq!(p.source(500, 500), Source::Ring(10));
+        p.consume(4);
+        assert_eq!(p.source(500, 500), Source::Ring(6));
+        // The one that reset has nothing to wait for; the other one has something to read.
+        assert!(p.a.poll_done(&p.av).unwrap().is_some());
+        assert_eq!(p.b.poll_done(&p.bv), Ok(None));
+        p.consume(6);
+        assert_eq!(p.source(500, 500), Source::Back);
+        assert_eq!(p.b.tx_path(&p.bv, 900), Ok(TxPath::Back));
+        assert!(p.b.poll_done(&p.bv).unwrap().is_some());
+    });
+    // Bytes that come by TCP before the switch come first.
+    with(|mut p| {
+        p.switch(500);
+        p.send(10);
+        let _ = p.a.tx_reset(&p.av);
+        assert_eq!(p.source(490, 500), Source::TcpUntil(10));
+        assert_eq!(p.source(500, 500), Source::Ring(10));
+    });
+    with(|mut p| {
+        let _ = p.a.tx_reset(&p.av);
+        assert_eq!(p.source(490, 500), Source::Back);
+        assert!(p.b.poll_done(&p.bv).unwrap().is_some());
+    });
+}
+
+#[test]
+fn t_15_the_tail_is_final_after_a_reset() {
+    with(|mut p| {
+        p.switch(500);
+        p.send(10);
+        let _ = p.a.tx_reset(&p.av);
+        assert_eq!(p.source(500, 500), Source::Ring(10));
+        p.group.poke(p.word(conn::TAIL), 12);
+        let acc = accepted(1);
+        let got = p.b.rx_source(&p.bv, &acc, 500, 500);
+        assert_eq!(got, Err(Reason::BadPosition));
+    });
+}
+
+#[test]
 fn t_12_a_done_that_came_before_the_channels_end_is_no_reason_to_reset() {
     with(|mut p| {
         p.switch(500);

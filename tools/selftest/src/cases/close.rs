@@ -34,6 +34,11 @@ pub const CASES: &[Case] = &[
         blocked_writer_server,
     ),
     Case::stream("linger_zero_resets", linger_zero_client, reset_server),
+    Case::stream(
+        "reset_behind_data",
+        reset_behind_client,
+        reset_behind_server,
+    ),
     Case::stream("linger_waits", linger_client, linger_server),
     Case::stream(
         "linger_gives_up",
@@ -183,6 +188,35 @@ fn reset_server(ctx: &mut Ctx) -> Result<()> {
     ctx.wait("closed")?;
     want!(sock.wait_for(PollFlags::EPOLLHUP)?, e if e.contains(PollFlags::EPOLLERR));
     same!(Errno::from_raw(sock.take_error()?), Errno::ECONNRESET);
+    want!(sock.recv(&mut [0; 16]), Ok(0));
+    Ok(())
+}
+
+fn reset_behind_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    sock.set_linger(0)?;
+    want!(sock.send(b"a"), Ok(1));
+    ctx.wait("first")?;
+    want!(sock.send(b"behind"), Ok(6));
+    ctx.wait("seen")?;
+    drop(sock);
+    ctx.tell("closed")
+}
+
+/// TCP keeps what came before a reset; AF_FGDP does not.
+fn reset_behind_server(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.accept_one()?;
+    same!(sock.recv_exact(1)?, b"a");
+    ctx.tell("first")?;
+    sock.wait_for(PollFlags::EPOLLIN)?;
+    ctx.tell("seen")?;
+    ctx.wait("closed")?;
+    want!(sock.wait_for(PollFlags::EPOLLHUP)?, e if e.contains(PollFlags::EPOLLERR));
+    if !ctx.net.is_fgdp() {
+        same!(sock.recv_exact(2)?, b"be");
+        same!(sock.recv_exact(4)?, b"hind");
+    }
+    want!(sock.recv(&mut [0; 16]), Err(Errno::ECONNRESET));
     want!(sock.recv(&mut [0; 16]), Ok(0));
     Ok(())
 }

@@ -139,6 +139,8 @@ impl World<'_> {
         let end = &mut self.ends[i];
         if let Some(conn) = &mut end.conn {
             self.void = true;
+            // It reads nothing any more.
+            end.eof = true;
             end.looked = None;
             let notify = conn.tx_reset(&end.v);
             self.ready(i, notify, true, true);
