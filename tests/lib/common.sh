@@ -44,6 +44,10 @@ id_of() { # id_of GUEST
 		sed -n "/^name = \"$1\"/,/^id/s/^id = \"\(.*\)\"/\1/p" | head -n 1
 }
 
+address_of() { # address_of GUEST: on the guests' ordinary network
+	case $1 in a) echo 10.77.0.1 ;; b) echo 10.77.0.2 ;; c) echo 10.77.0.3 ;; esac
+}
+
 # A counter of a guest's module.
 counter() { # counter GUEST PATTERN
 	guest "$1" sh -c "awk '/$2/ { n += \$2 } END { print n + 0 }' /proc/net/fgdp/stats"

@@ -81,12 +81,11 @@ def others(results, args, lab, counter):
         # The host has not given the guests these addresses.
         lab.exec(guest, "sh", "-c", f"ip addr add 10.78.0.{number}/24 dev eth0")
     addr = f"10.78.0.2:{PORT}"
+    lab.set_inet(1)
     for name in ("other", "other-bare"):
         for guest in "ab":
             lab.exec(guest, "sh", "-c", "pkill -x fgdp-perf; while pgrep -x fgdp-perf; do sleep 0.05; done", timeout=20)
-            if name == "other":
-                lab.exec(guest, "sh", "-c", "echo 1 >/proc/sys/net/fgdp/inet")
-            else:
+            if name == "other-bare":
                 lab.exec(guest, "rmmod", "fgdp")
         lab.serve("b", "tcp", addr)
         for _ in range(args.rounds):

@@ -189,8 +189,12 @@ impl Conn {
             return true;
         };
         let flags = self.tx.flags & (TX_RING | TX_BACK | TX_FIN | TX_RST);
-        let over = self.tx.peer_rx & RX_STOP != 0 || self.rx_reset() || self.done_seen;
-        flags == TX_RING && !over && !c.cut
+        flags == TX_RING && !self.tx_unwanted() && !c.cut
+    }
+
+    /// True if the peer takes nothing from the ring any more.
+    fn tx_unwanted(&self) -> bool {
+        self.tx.peer_rx & RX_STOP != 0 || self.rx_reset() || self.done_seen
     }
 
     /// The ring carries what this side sends from TCP sequence number `write_seq`
@@ -208,8 +212,7 @@ impl Conn {
         write_seq: u32,
     ) -> Result<bool, Reason> {
         self.refresh_head(v)?;
-        let gone = self.tx.peer_rx & RX_STOP != 0 || self.rx_reset() || self.done_seen;
-        if gone || self.tx.flags != 0 || self.peer_entry().is_none() {
+        if self.tx_unwanted() || self.tx.flags != 0 || self.peer_entry().is_none() {
             return Ok(false);
         }
         let Some(c) = &mut self.carried else {

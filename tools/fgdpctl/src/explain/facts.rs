@@ -70,23 +70,25 @@ impl Lists {
 
 /// Reads a list; empty when the module has none.
 fn line(name: &str) -> Result<String> {
-    let path = format!("{LISTS}{name}");
-    match fs::read_to_string(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        text => Ok(text.with_context(|| path)?.trim().to_owned()),
+    Ok(text(&format!("{LISTS}{name}"))?.unwrap_or_default())
+}
+
+/// Reads a setting; `None` when there is no such file.
+fn text(path: &str) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => {
+            let text = text.with_context(|| path.to_owned())?;
+            Ok(Some(text.trim().to_owned()))
+        }
     }
 }
 
 /// Reads a number; `None` when there is no such file.
 fn number(path: &str) -> Result<Option<i64>> {
-    match fs::read_to_string(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        text => {
-            let text = text.with_context(|| path.to_owned())?;
-            let number = text.trim().parse();
-            Ok(Some(number.with_context(|| path.to_owned())?))
-        }
-    }
+    text(path)?
+        .map(|text| text.parse().with_context(|| path.to_owned()))
+        .transpose()
 }
 
 /// Whether a connection to `address` would come back to this guest: then it would have the same address at both ends, or
