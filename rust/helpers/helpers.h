@@ -21,7 +21,6 @@ enum fgdp_const {
 	FGDP_CONST_EPOLLERR = (__force int)EPOLLERR,
 	FGDP_CONST_EPOLLHUP = (__force int)EPOLLHUP,
 	FGDP_CONST_EPOLLRDHUP = (__force int)EPOLLRDHUP,
-	FGDP_CONST_ITER_SOURCE = ITER_SOURCE,
 	FGDP_CONST_TCP_INFO = TCP_INFO,
 	FGDP_CONST_TCP_ULP = TCP_ULP,
 	FGDP_CONST_TCP_REPAIR = TCP_REPAIR,
@@ -100,6 +99,7 @@ u64 fgdp_helper_sock_cookie(struct sock *sk);
 void fgdp_helper_trace_tcp_carry(struct sock *sk, u32 reason);
 int fgdp_helper_add_tcp_info(char *info, int *len, u64 received, u64 acked, u64 sent);
 void fgdp_helper_sock_detach(struct sock *sk);
+int fgdp_helper_tcp_push(struct sock *sk, const void *from, size_t len);
 void fgdp_helper_sock_reset_at_close(struct sock *sk);
 void fgdp_helper_sk_wake_writers(struct sock *sk);
 void fgdp_helper_tracepoint_synchronize_unregister(void);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-#include <linux/cgroup.h>
+#include <linux/net.h>
 #include <linux/tracepoint.h>
-#include <linux/user_namespace.h>
+#include <linux/uio.h>
 #include <net/ipv6.h>
 #include <net/mptcp.h>
-#include <net/net_namespace.h>
-#include <net/netns/generic.h>
 #include <net/tcp.h>
 
 #include "helpers.h"
@@ -144,13 +142,55 @@ int fgdp_helper_add_tcp_info(char *info, int *len, u64 received, u64 acked, u64 
 	return 0;
 }
 
+/*
+ * Stands in for the one that a detached socket has lost: without memory TCP
+ * marks it, and puts itself on its queue before it finds that it may not sleep.
+ */
+static struct socket fgdp_no_socket = {
+	.wq.wait = __WAIT_QUEUE_HEAD_INITIALIZER(fgdp_no_socket.wq.wait),
+};
+
+static void fgdp_set_socket(struct sock *sk, struct socket *sock)
+{
+	write_lock_bh(&sk->sk_callback_lock);
+	sk_set_socket(sk, sock);
+	rcu_assign_pointer(sk->sk_wq, sock ? &sock->wq : NULL);
+	write_unlock_bh(&sk->sk_callback_lock);
+}
+
 /* Takes the user's side away from a socket that lives on. */
 void fgdp_helper_sock_detach(struct sock *sk)
 {
-	write_lock_bh(&sk->sk_callback_lock);
-	sk_set_socket(sk, NULL);
-	rcu_assign_pointer(sk->sk_wq, NULL);
-	write_unlock_bh(&sk->sk_callback_lock);
+	fgdp_set_socket(sk, NULL);
+}
+
+/*
+ * Queues bytes behind what TCP has, whatever bounds the user has set: they were
+ * taken from the user before it shut the socket down or closed it, and the ring
+ * has bounded them. TCP's FIN has not gone. The socket is locked. Returns how
+ * many bytes TCP took, or an error: -EAGAIN without memory.
+ */
+int fgdp_helper_tcp_push(struct sock *sk, const void *from, size_t len)
+{
+	struct kvec vec = { .iov_base = (void *)from, .iov_len = len };
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
+	bool detached = !sk->sk_socket;
+	u8 shutdown = sk->sk_shutdown;
+	int sndbuf = sk->sk_sndbuf;
+	int ret;
+
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
+	if (detached)
+		fgdp_set_socket(sk, &fgdp_no_socket);
+	WRITE_ONCE(sk->sk_sndbuf, INT_MAX / 2);
+	WRITE_ONCE(sk->sk_shutdown, shutdown & ~SEND_SHUTDOWN);
+	ret = tcp_sendmsg_locked(sk, &msg, len);
+	/* What TCP has added meanwhile stays: a reset does. */
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | shutdown);
+	WRITE_ONCE(sk->sk_sndbuf, sndbuf);
+	if (detached)
+		fgdp_set_socket(sk, NULL);
+	return ret;
 }
 
 /* As SO_LINGER with a time of zero. */
@@ -182,54 +222,4 @@ void fgdp_helper_tracepoint_synchronize_unregister(void)
 bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *msg)
 {
 	return (msg->msg_flags & MSG_ZEROCOPY) && !msg->msg_ubuf && sock_flag(sk, SOCK_ZEROCOPY);
-}
-
-void *fgdp_helper_net_generic(const struct net *net, unsigned int id)
-{
-	return net_generic(net, id);
-}
-
-void fgdp_helper_walk_nets(void (*f)(struct net *net, void *arg), void *arg)
-{
-	struct net *net;
-
-	down_read(&net_rwsem);
-	for_each_net(net)
-		f(net, arg);
-	up_read(&net_rwsem);
-}
-
-/* Whether the namespace's administrator is the machine's. */
-bool fgdp_helper_net_is_trusted(const struct net *net)
-{
-	return net->user_ns == &init_user_ns;
-}
-
-/* The id of the cgroup at @path, which is 0 for nobody. */
-int fgdp_helper_cgroup_id(const char *path, u64 *id)
-{
-	struct cgroup *cgrp = cgroup_get_from_path(path);
-
-	if (IS_ERR(cgrp))
-		return PTR_ERR(cgrp);
-	*id = cgroup_id(cgrp);
-	cgroup_put(cgrp);
-	return 0;
-}
-
-/* Whether the socket belongs to the cgroup with the id, or to one below it. */
-bool fgdp_helper_sk_in_cgroup(const struct sock *sk, u64 id)
-{
-#ifdef CONFIG_SOCK_CGROUP_DATA
-	struct cgroup *cgrp = sock_cgroup_ptr((struct sock_cgroup_data *)&sk->sk_cgrp_data);
-	int level;
-
-	for (level = 0; cgrp && level <= cgrp->level; level++) {
-		struct cgroup *above = cgroup_ancestor(cgrp, level);
-
-		if (above && cgroup_id(above) == id)
-			return true;
-	}
-#endif
-	return false;
 }

@@ -199,7 +199,8 @@ impl TcpSock {
         result(unsafe { recv(self.raw(), msg.raw_mut(), len, flags as c_int) })
     }
 
-    /// Queues bytes of the kernel behind what TCP has, however full its buffer is; returns how many it took.
+    /// Queues bytes of the kernel behind what TCP has, however full its buffer is, and also when the user has shut the
+    /// socket down; returns how many it took.
     ///
     /// The caller holds the socket's lock. `bytes` may change while they are copied: they are the stream's.
     ///
@@ -207,36 +208,8 @@ impl TcpSock {
     ///
     /// `EAGAIN` without memory; the connection's error.
     fn push(&self, from: *const u8, len: usize) -> Result<usize> {
-        let mut vec = ffi::kvec {
-            iov_base: from.cast_mut().cast(),
-            iov_len: len,
-        };
-        let mut msg = ffi::msghdr {
-            msg_flags: MSG_DONTWAIT | ffi::MSG_NOSIGNAL,
-            ..Default::default()
-        };
-        // SAFETY: `vec` and the bytes outlive the message.
-        unsafe {
-            ffi::iov_iter_kvec(
-                &mut msg.msg_iter,
-                ffi::fgdp_const_FGDP_CONST_ITER_SOURCE,
-                &raw mut vec,
-                1,
-                len,
-            );
-        }
-        // The ring has bounded these bytes; TCP's own bound would wait for the peer.
-        // SAFETY: The address of a field of a live socket.
-        let limit = unsafe { &raw mut (*self.raw()).sk_sndbuf };
-        // SAFETY: One word of a live socket, whose writers the lock excludes.
-        let old = unsafe { limit.read_volatile() };
-        // SAFETY: As above.
-        unsafe { limit.write_volatile(i32::MAX / 2) };
-        // SAFETY: The caller holds the lock; the message is complete.
-        let sent = unsafe { ffi::tcp_sendmsg_locked(self.raw(), &mut msg, len) };
-        // SAFETY: As above.
-        unsafe { limit.write_volatile(old) };
-        result(sent)
+        // SAFETY: A live TCP socket, whose lock the caller holds; it has the bytes for `len`.
+        result(unsafe { ffi::fgdp_helper_tcp_push(self.raw(), from.cast(), len) })
     }
 
     /// As [`TcpSock::push`], from memory of this guest's own.

@@ -11,13 +11,19 @@ use nix::fcntl::{splice, SpliceFFlags};
 use nix::sys::sendfile::sendfile;
 
 use crate::case::{Case, Ctx};
-use crate::sock::{SIOCINQ, SIOCOUTQ};
+use crate::sock::{Sock, SIOCINQ, SIOCOUTQ};
 use crate::{same, want};
 
 pub const CASES: &[Case] = &[
     Case::stream("sendfile", sendfile_client, sum_server),
     Case::stream("splice_to_socket", splice_in_client, sum_server),
     Case::stream("splice_from_socket", splice_out_client, source_server),
+    Case::stream("splice_behind_close", splice_behind_client, closing_server),
+    Case::stream(
+        "splice_behind_shutdown",
+        splice_behind_client,
+        shutting_server,
+    ),
     Case::stream("splice_nonblock", splice_nonblock_client, source_server),
     Case::stream("read_write", read_write_client, read_write_server),
     Case::stream("siocinq_siocoutq", queues_client, queues_server),
@@ -87,6 +93,11 @@ fn source_server(ctx: &mut Ctx) -> Result<()> {
 
 fn splice_out_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
+    splice_all(ctx, &sock, BYTES)
+}
+
+/// Splices `bytes` bytes and the end from the socket.
+fn splice_all(ctx: &Ctx, sock: &Sock, bytes: usize) -> Result<()> {
     let (mut read, write) = {
         let (read, write) = nix::unistd::pipe()?;
         (File::from(read), write)
@@ -94,7 +105,7 @@ fn splice_out_client(ctx: &mut Ctx) -> Result<()> {
     let mut all = Vec::new();
     let mut buf = vec![0; 65536];
     loop {
-        let n = splice(&sock, None, &write, None, 65536, SpliceFFlags::empty())
+        let n = splice(sock, None, &write, None, 65536, SpliceFFlags::empty())
             .with_context(|| format!("splice from the socket, after {} bytes", all.len()))?;
         if n == 0 {
             break;
@@ -102,8 +113,47 @@ fn splice_out_client(ctx: &mut Ctx) -> Result<()> {
         read.read_exact(&mut buf[..n])?;
         all.extend_from_slice(&buf[..n]);
     }
-    same!(all.len(), BYTES);
+    same!(all.len(), bytes);
     ctx.pattern(0).check(0, &all)
+}
+
+/// Fits any buffer: who sends it does not wait for the reader.
+const FEW: usize = 10_000;
+
+/// Words that go to and fro first: a connection that may be carried is, behind them.
+const WORDS: usize = 20;
+
+fn splice_behind_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    for _ in 0..WORDS {
+        want!(sock.send(b"word"), Ok(4));
+        sock.recv_exact(4)?;
+    }
+    ctx.wait("ended")?;
+    splice_all(ctx, &sock, FEW)
+}
+
+/// Sends the content behind the words.
+fn words_and_content(ctx: &mut Ctx) -> Result<Sock> {
+    let sock = ctx.accept_one()?;
+    for _ in 0..WORDS {
+        let word = sock.recv_exact(4)?;
+        sock.send_all(&word)?;
+    }
+    sock.send_all(&ctx.pattern(0).bytes(0, FEW))?;
+    Ok(sock)
+}
+
+fn closing_server(ctx: &mut Ctx) -> Result<()> {
+    drop(words_and_content(ctx)?);
+    ctx.tell("ended")
+}
+
+fn shutting_server(ctx: &mut Ctx) -> Result<()> {
+    let sock = words_and_content(ctx)?;
+    sock.shutdown(libc::SHUT_WR)?;
+    ctx.tell("ended")?;
+    sock.expect_eof()
 }
 
 fn splice_nonblock_client(ctx: &mut Ctx) -> Result<()> {
