@@ -41,6 +41,22 @@ void fgdp_helper_memzero(void *to, size_t len)
 }
 
 /*
+ * Whether the processor moves strings word by word: emulated ones do. There a
+ * loop of moves that leave the cache alone is faster; real processors move
+ * strings a cache line at a time, and what the peer reads next had better be in
+ * the cache.
+ */
+static bool fgdp_string_moves_are_slow(void)
+{
+#ifdef CONFIG_X86_64
+	return !cpu_feature_enabled(X86_FEATURE_REP_GOOD) &&
+	       !cpu_feature_enabled(X86_FEATURE_ERMS);
+#else
+	return false;
+#endif
+}
+
+/*
  * Copies that do not wait for user memory: whoever holds a ring's frames must
  * let them go in bounded time, and a page fault may take for ever.
  */
@@ -49,7 +65,10 @@ size_t fgdp_helper_copy_from_iter_nofault(void *to, size_t len, struct iov_iter 
 	size_t copied;
 
 	pagefault_disable();
-	copied = _copy_from_iter(to, len, iter);
+	if (len >= PAGE_SIZE && fgdp_string_moves_are_slow())
+		copied = _copy_from_iter_nocache(to, len, iter);
+	else
+		copied = _copy_from_iter(to, len, iter);
 	pagefault_enable();
 	return copied;
 }
