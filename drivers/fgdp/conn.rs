@@ -23,15 +23,18 @@ use crate::bits::Bits;
 use crate::channel::Channel;
 use crate::device::Device;
 use crate::family::AfFgdp;
+use crate::policy::busy_poll_usec;
 use crate::proto::mem::View;
 use crate::proto::stream::{Conn, Endpoint};
 use crate::proto::wire::{Kind, Reason};
-use crate::spin::Spin;
+use crate::spin::{Patience, Spin};
 use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::sock::Sock;
 use crate::sys::shm::{GroupMem, SlotMem};
+use crate::sys::task;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::Atomic;
@@ -303,9 +306,16 @@ impl Connection {
         Errno::ConnReset.into()
     }
 
-    /// How long a call looks before it sleeps, in microseconds.
-    pub(crate) fn spin_usec(&self) -> u32 {
-        self.device.stack.spin_usec
+    /// How long a call of `sk` looks before it sleeps.
+    pub(crate) fn patience(&self, sk: &AnySock) -> Patience {
+        if self.device.guest_id() == GuestId::LOOPBACK && task::is_uniprocessor() {
+            // The peer needs this CPU to answer.
+            return Patience::default();
+        }
+        Patience {
+            always: busy_poll_usec(sk),
+            if_short: self.device.stack.spin_usec,
+        }
     }
 
     /// Makes `user` the one that is woken and told.

@@ -320,7 +320,7 @@ pub(crate) fn wait_data(sk: &AnySock, conn: &Connection, seen: u32, timeo: &mut 
         conn.with_rx(|proto, _, avail| Ok(avail > seen || proto.rx_fin() || proto.rx_reset()))
             .unwrap_or(true)
     };
-    conn.rx_spin.wait(sk, conn.spin_usec(), looks_ready, || {
+    conn.rx_spin.wait(conn.patience(sk), looks_ready, || {
         conn.counters.rx_waits.add(1, Relaxed);
         sk.wait(timeo, || {
             let stop = conn.phase() == Phase::Dead

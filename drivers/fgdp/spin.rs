@@ -8,14 +8,21 @@
 //! one probably is, too. Two sides that answer each other at once so stop sleeping altogether, and a
 //! side that waits for a slow one pays for one look in vain.
 
-use crate::policy::busy_poll_usec;
-use crate::sys::net::anysock::AnySock;
 use crate::sys::task;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
 
 /// Looks between two of the clock: reading it costs as much as looking.
 const LOOKS: u32 = 8;
+
+/// How long to look, in microseconds; 0: not at all.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Patience {
+    /// Before each sleep.
+    pub(crate) always: u32,
+    /// Else: before a sleep that follows a wait no longer than this.
+    pub(crate) if_short: u32,
+}
 
 /// What was learned about the waits of one direction of a connection.
 pub(crate) struct Spin {
@@ -31,25 +38,23 @@ impl Spin {
         }
     }
 
-    /// Waits until `ready`: looks for `limit` microseconds if that is worth it, then calls `sleep`.
+    /// Waits until `ready`: looks as long as `patience` says, then calls `sleep`.
     ///
     /// # Errors
     ///
     /// Those of `sleep`.
     pub(crate) fn wait(
         &self,
-        sk: &AnySock,
-        limit: u32,
+        patience: Patience,
         mut ready: impl FnMut() -> bool,
         sleep: impl FnOnce() -> Result,
     ) -> Result {
-        let asked = busy_poll_usec(sk);
         let start = task::clock_ns();
         let end = |usec: u32| start.saturating_add(u64::from(usec).saturating_mul(1000));
-        let usec = if asked != 0 {
-            asked
+        let usec = if patience.always != 0 {
+            patience.always
         } else if self.short.load(Relaxed) {
-            limit
+            patience.if_short
         } else {
             0
         };
@@ -57,7 +62,8 @@ impl Spin {
             return Ok(());
         }
         let slept = sleep();
-        self.short.store(task::clock_ns() < end(limit), Relaxed);
+        self.short
+            .store(task::clock_ns() < end(patience.if_short), Relaxed);
         slept
     }
 }

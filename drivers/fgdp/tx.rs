@@ -335,8 +335,7 @@ pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut
         return ready().ok_or(EAGAIN);
     }
     conn.tx_spin.wait(
-        sk,
-        conn.spin_usec(),
+        conn.patience(sk),
         || look(conn, want),
         || {
             conn.counters.tx_waits.add(1, Relaxed);

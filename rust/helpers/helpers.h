@@ -126,6 +126,7 @@ unsigned int fgdp_helper_sk_busy_usec(const struct sock *sk);
 void fgdp_helper_init_wait_woken(struct wait_queue_entry *wq_entry);
 bool fgdp_helper_signal_pending(void);
 bool fgdp_helper_need_resched(void);
+unsigned int fgdp_helper_num_online_cpus(void);
 void fgdp_helper_cond_resched(void);
 void fgdp_helper_cpu_relax(void);
 void fgdp_helper_mb(void);

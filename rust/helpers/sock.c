@@ -109,6 +109,11 @@ bool fgdp_helper_need_resched(void)
 	return need_resched();
 }
 
+unsigned int fgdp_helper_num_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
 void fgdp_helper_cond_resched(void)
 {
 	cond_resched();

@@ -16,6 +16,12 @@ pub(crate) fn need_resched() -> bool {
     unsafe { ffi::fgdp_helper_need_resched() }
 }
 
+/// Whether there is but one CPU, so that who looks for another task's doing keeps that from being done. Any context.
+pub(crate) fn is_uniprocessor() -> bool {
+    // SAFETY: No requirement.
+    unsafe { ffi::fgdp_helper_num_online_cpus() == 1 }
+}
+
 /// Whether a signal waits for the running task. Process context.
 pub(crate) fn signal_pending() -> bool {
     // SAFETY: No requirement.
