@@ -28,9 +28,14 @@ impl Bits {
         self.0.xchg(0, Full)
     }
 
+    /// All that are set.
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Acquire)
+    }
+
     /// Whether one of `bits` is set.
     pub(crate) fn has(&self, bits: u32) -> bool {
-        self.0.load(Acquire) & bits != 0
+        self.get() & bits != 0
     }
 
     /// Whether any is set.

@@ -215,6 +215,12 @@ impl Device {
             }
         }
         peer.set_entry(&entry);
+        let bit = 1u32.checked_shl(slot).unwrap_or(0);
+        if entry.state == PeerState::Ready {
+            self.ready.set(bit);
+        } else {
+            self.ready.clear(bit);
+        }
         let bell = (entry.ivshmem_id != NO_IVSHMEM).then_some(entry.ivshmem_id);
         self.transport.set_peer_bell(slot, bell);
         let input = Input::Directory {

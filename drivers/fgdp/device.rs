@@ -9,24 +9,19 @@
 
 use crate::accept::Connect;
 use crate::addr::GuestId;
+use crate::bits::Bits;
 use crate::channel::Channel;
-use crate::conn::Connection;
+use crate::connections::{Table, CONNS};
 use crate::ctl::{Ctl, Job};
-use crate::family::AfFgdp;
 use crate::peer::Peer;
-use crate::proto::ctrl::{IdSlot, Ids};
 use crate::proto::grant::{FramePool, NoRun, Unit};
 use crate::proto::mem::Mem;
-use crate::proto::stream::{Endpoint, Ring};
-use crate::proto::wire::{
-    Call, CallTable, HostHdr, Kind, Reason, SlotHdr, CONN_INDEX_MASK, MAX_CONNS, MAX_SLOTS,
-    RING_MIN_FRAMES,
-};
+use crate::proto::stream::Ring;
+use crate::proto::wire::{Call, CallTable, HostHdr, Reason, SlotHdr, MAX_SLOTS, RING_MIN_FRAMES};
 use crate::stack::Stack;
 use crate::storage::Storage;
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::net::errno::Errno;
-use crate::sys::net::sock::Sock;
 use crate::sys::shm::{GroupMem, SlotMem};
 use crate::sys::work;
 use crate::transport::{Identity, Transport, Upcalls};
@@ -37,9 +32,6 @@ use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kernel::workqueue::{new_work, Work};
 
-/// Connections of a device at most.
-const CONNS: u32 = 16384;
-
 /// How long `connect` waits for a channel that comes up, in milliseconds.
 pub(crate) const CHANNEL_TIMEOUT_MS: u32 = 5_000;
 
@@ -48,24 +40,10 @@ pub(crate) const CHANNEL_TIMEOUT_MS: u32 = 5_000;
 const LAST_WORDS_MS: i64 = 1_000;
 const LAST_WORDS_STEP_MS: i64 = 10;
 
-/// Connections of one peer at most, so that others find some.
-const CONNS_OF_PEER: i32 = CONNS as i32 / 2;
-
 /// Work that may sleep, and make calls.
 pub(crate) const CTL: u64 = 0;
 /// Work that answers CONNECTs.
 pub(crate) const ACCEPT: u64 = 5;
-
-struct Table {
-    ids: Ids<Storage<IdSlot>>,
-    conns: KVVec<Option<Arc<Connection>>>,
-}
-
-impl Table {
-    fn place(&mut self, id: u32) -> Option<&mut Option<Arc<Connection>>> {
-        self.conns.get_mut((id & CONN_INDEX_MASK) as usize)
-    }
-}
 
 /// Numbers for listings.
 pub(crate) struct Counters {
@@ -121,7 +99,7 @@ pub(crate) struct Device {
     pub(crate) calls: CallTable,
     peers: KVec<Arc<Peer>>,
     #[pin]
-    table: BhLock<Table>,
+    pub(crate) table: BhLock<Table>,
     #[pin]
     pub(crate) pool: BhLock<FramePool<Storage<Unit>>>,
     #[pin]
@@ -136,6 +114,8 @@ pub(crate) struct Device {
     up: CondVar,
     /// Bit n: the channel to slot n is up. What lanes are drained of.
     up_mask: Atomic<u32>,
+    /// Bit n: the member in slot n is ready, so its addresses count.
+    pub(crate) ready: Bits,
     pub(crate) gone: Atomic<bool>,
     /// An event found no memory: everything is to be read anew.
     pub(crate) lost: Atomic<bool>,
@@ -171,8 +151,7 @@ impl Device {
             ENODEV
         })?;
         let size = transport.slot().size();
-        let conns = CONNS.min(MAX_CONNS);
-        let (first, units) = FramePool::<Storage<Unit>>::units(identity.slot_offset, size, conns);
+        let (first, units) = FramePool::<Storage<Unit>>::units(identity.slot_offset, size, CONNS);
         let quota = calls.quota(Call::Frames).unwrap_or(u64::MAX);
         let pool = FramePool::new(Storage::new(units)?, first, quota);
 
@@ -180,18 +159,12 @@ impl Device {
         for slot in 0..MAX_SLOTS {
             peers.push(Peer::new(slot)?, GFP_KERNEL)?;
         }
-        let mut table = Table {
-            ids: Ids::new(Storage::new(conns as usize)?),
-            conns: KVVec::with_capacity(conns as usize, GFP_KERNEL)?,
-        };
-        for _ in 0..conns {
-            table.conns.push(None, GFP_KERNEL)?;
-        }
+        let table = Table::new()?;
         let ctl = Ctl::new()?;
         SlotHdr {
             generation: identity.generation,
             lanes: identity.lanes,
-            conns,
+            conns: CONNS,
         }
         .write(transport.slot());
         Arc::pin_init(
@@ -210,6 +183,7 @@ impl Device {
                 up_lock <- new_mutex!((), "fgdp_up"),
                 up <- new_condvar!("fgdp_up"),
                 up_mask: Atomic::new(0),
+                ready: Bits::new(),
                 gone: Atomic::new(false),
                 lost: Atomic::new(false),
                 counters: Counters::new(),
@@ -274,6 +248,19 @@ impl Device {
         &self.peers
     }
 
+    /// The slot of the member that has an address. Any context.
+    pub(crate) fn find_address(&self, addr: &[u8; 16]) -> Option<u32> {
+        let mut left = self.ready.get();
+        while left != 0 {
+            let slot = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            if self.peer(slot).is_some_and(|p| p.has_address(addr)) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
     /// The member with id `guest`, if it is ready.
     pub(crate) fn find(&self, guest: GuestId) -> Option<Arc<Peer>> {
         self.peers.iter().find(|p| p.is_ready(guest)).cloned()
@@ -284,12 +271,12 @@ impl Device {
         self.transport.ring(peer, lane);
     }
 
-    /// Waits until the channel to `peer` is up. May sleep.
+    /// Brings the channel to `peer` up and waits for that. Process context, without a socket's lock; sleeps.
     ///
     /// # Errors
     ///
     /// `EHOSTUNREACH` when it is gone, `ETIMEDOUT`, or a restart when a signal came.
-    fn channel(self: &Arc<Self>, peer: &Peer) -> Result<Arc<Channel>> {
+    pub(crate) fn channel(self: &Arc<Self>, peer: &Peer) -> Result<Arc<Channel>> {
         if let Some(channel) = peer.channel() {
             return Ok(channel);
         }
@@ -321,85 +308,6 @@ impl Device {
         self.up.notify_all();
     }
 
-    /// Makes a connection to `dst_port` of `peer`; [`Connection::start`] opens it. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// As [`Device::channel`]; `ENOBUFS` when all connection ids are in use; `ENOMEM`.
-    pub(crate) fn connect(
-        self: &Arc<Self>,
-        peer: &Peer,
-        kind: Kind,
-        src_port: u32,
-        dst_port: u32,
-        sk: &Sock<AfFgdp>,
-    ) -> Result<Arc<Connection>> {
-        let channel = self.channel(peer)?;
-        let conn = self.add_connection(&channel, kind, src_port, dst_port, None)?;
-        conn.attach(sk);
-        self.counters.connects.add(1, Relaxed);
-        Ok(conn)
-    }
-
-    /// Makes a connection with a new id. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOBUFS` when all connection ids are in use, or the peer has its share; `ENOMEM`.
-    pub(crate) fn add_connection(
-        self: &Arc<Self>,
-        channel: &Arc<Channel>,
-        kind: Kind,
-        local_port: u32,
-        remote_port: u32,
-        endpoint: Option<Endpoint>,
-    ) -> Result<Arc<Connection>> {
-        let mut table = self.table.lock();
-        // Counted under the lock, as everywhere.
-        if channel.conns.load(Relaxed) >= CONNS_OF_PEER {
-            return Err(Errno::NoBufs.into());
-        }
-        let id = table.ids.alloc().ok_or(Errno::NoBufs)?;
-        channel.conns.add(1, Relaxed);
-        drop(table);
-        let conn = Connection::new(self, channel, id, kind, local_port, remote_port, endpoint);
-        let mut table = self.table.lock();
-        match conn {
-            Ok(conn) => {
-                if let Some(place) = table.place(id) {
-                    *place = Some(conn.clone());
-                }
-                drop(table);
-                if channel.is_dead() {
-                    // Whoever ended it may have looked at this place before. The peer does not know
-                    // the id.
-                    self.remove(id);
-                    return Err(Errno::ConnReset.into());
-                }
-                Ok(conn)
-            }
-            Err(e) => {
-                table.ids.free(id);
-                channel.conns.add(-1, Relaxed);
-                Err(e)
-            }
-        }
-    }
-
-    /// Makes a connection that is to carry a TCP connection. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// As [`Device::add_connection`].
-    pub(crate) fn add_carried(
-        self: &Arc<Self>,
-        channel: &Arc<Channel>,
-        ends: Endpoint,
-    ) -> Result<Arc<Connection>> {
-        let (port, peer_port) = (u32::from(ends.port), u32::from(ends.peer_port));
-        self.add_connection(channel, Kind::Stream, port, peer_port, Some(ends))
-    }
-
     /// Whether the two are one.
     pub(crate) fn is(&self, other: &Self) -> bool {
         core::ptr::eq(self, other)
@@ -410,77 +318,6 @@ impl Device {
         let loopback = self.guest_id() == GuestId::LOOPBACK;
         let peer = self.peer(channel.peering.slot);
         loopback || peer.is_some_and(|peer| peer.has_address(addr))
-    }
-
-    /// The connection with own id `id`.
-    pub(crate) fn connection(&self, id: u32) -> Option<Arc<Connection>> {
-        let mut table = self.table.lock();
-        table.place(id)?.as_ref().filter(|c| c.id() == id).cloned()
-    }
-
-    /// The connection at place `at`, for listings.
-    pub(crate) fn connection_at(&self, at: usize) -> Option<Arc<Connection>> {
-        self.table.lock().conns.get(at)?.clone()
-    }
-
-    /// Places in the connection table.
-    pub(crate) const TABLE_LEN: usize = CONNS as usize;
-
-    /// Runs `f` on all connections of `channel`. `f` is called without locks.
-    pub(crate) fn each_connection(&self, channel: &Channel, mut f: impl FnMut(&Connection)) {
-        for conn in self.connections() {
-            if core::ptr::eq(&*conn.channel, channel) {
-                f(&conn);
-            }
-        }
-    }
-
-    /// All connections; the table is not locked between two of them.
-    fn connections(&self) -> impl Iterator<Item = Arc<Connection>> + '_ {
-        (0..Self::TABLE_LEN).filter_map(|at| self.connection_at(at))
-    }
-
-    /// Connections of channels to `slot` that have ended.
-    fn ended(&self, slot: u32) -> impl Iterator<Item = Arc<Connection>> + '_ {
-        self.connections()
-            .filter(move |c| c.channel.is_dead() && c.channel.peering.slot == slot)
-    }
-
-    /// Both sides are done with `conn`: its id and frames are free. When the channel is dead that is
-    /// for [`Device::reclaim`]: the peer may still look.
-    pub(crate) fn forget(self: &Arc<Self>, conn: &Connection) {
-        // Of one that carries TCP the last bytes may still be needed: TCP's side comes back here.
-        if conn.channel.is_dead() || conn.keeps_bytes() {
-            return;
-        }
-        conn.free_rings();
-        self.remove(conn.id());
-    }
-
-    fn remove(&self, id: u32) {
-        let mut table = self.table.lock();
-        let old = match table.place(id) {
-            Some(place) if place.as_ref().is_some_and(|c| c.id() == id) => place.take(),
-            _ => None,
-        };
-        if let Some(conn) = &old {
-            table.ids.free(id);
-            conn.channel.conns.add(-1, Relaxed);
-        }
-        drop(table);
-        drop(old);
-    }
-
-    /// The channel to `slot` has ended: what its TCP connections have not delivered goes by TCP. `known`: the peer's
-    /// last words can be read. Process context.
-    pub(crate) fn settle(&self, slot: u32, known: bool) {
-        self.ended(slot).for_each(|conn| conn.end_carrying(known));
-    }
-
-    /// The peer in `slot` does not look at the own slot any more. Process context.
-    pub(crate) fn reclaim(&self, slot: u32) {
-        self.ended(slot).for_each(|conn| self.remove(conn.id()));
-        self.pool.lock().reclaim(slot);
     }
 
     /// Frames for a ring that the peer of `channel` can read: `frames`, or fewer when they are

@@ -6,7 +6,10 @@
 //! never held over a call into a connection or a device.
 
 use crate::addr::{Addr, GuestId, PORT_ANY};
+use crate::channel::Channel;
 use crate::conn::Connection;
+use crate::device::Device;
+use crate::dial::Dial;
 use crate::listen::Listener;
 use crate::port::Binding;
 use crate::proto::wire::Kind;
@@ -30,6 +33,7 @@ pub(crate) type FgdpRef = SockRef<AfFgdp>;
 enum Role {
     Idle,
     Listening(Arc<Listener>),
+    Dialing(Arc<Dial>),
     Connected(Arc<Connection>),
 }
 
@@ -79,6 +83,93 @@ impl AfFgdp {
 
     fn is_idle(&self) -> bool {
         matches!(self.inner.lock().role, Role::Idle)
+    }
+
+    fn is_dialing(&self) -> bool {
+        matches!(self.inner.lock().role, Role::Dialing(_))
+    }
+
+    /// Whether `connect(2)` has begun, and nobody knows yet how it will end.
+    fn is_opening(&self) -> bool {
+        self.is_dialing() || self.connection().is_some_and(|conn| conn.is_opening())
+    }
+
+    /// The connection, when the channel that it needs is up or will not come up.
+    fn await_connection(sk: &Sock<Self>, timeo: &mut isize) -> Result<Option<Arc<Connection>>> {
+        let data = sk.data();
+        if data.is_dialing() {
+            sk.wait(timeo, || (!data.is_dialing()).then_some(()))?;
+            sk.take_error()?;
+        }
+        Ok(data.connection())
+    }
+
+    /// Sends when the connection is open.
+    fn send_first(sk: &Sock<Self>, msg: &mut SendMsg<'_>) -> Result<usize> {
+        let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
+        // As TCP, which has EPIPE for a socket that never was connected.
+        let conn = Self::await_connection(sk, &mut timeo)?.ok_or(EPIPE)?;
+        crate::tx::await_open(sk, &conn, msg)?;
+        crate::tx::send(sk, &conn, msg)
+    }
+
+    /// `dial` has a channel, or an error: opens the connection if the socket still waits for that. Process context.
+    pub(crate) fn dialed(
+        sk: &Sock<Self>,
+        dial: &Arc<Dial>,
+        channel: Result<(Arc<Device>, Arc<Channel>)>,
+    ) {
+        let data = sk.data();
+        let guard = sk.lock();
+        let waits = matches!(&data.inner.lock().role, Role::Dialing(d) if Arc::ptr_eq(d, dial));
+        if !waits {
+            return;
+        }
+        let opened =
+            channel.and_then(|(device, channel)| data.open(sk, &device, &channel, dial.port));
+        if let Err(e) = opened {
+            data.set_role(Role::Idle);
+            sk.set_state(TCP_CLOSE);
+            sk.report_error(e);
+        }
+        drop(guard);
+        sk.state_change();
+        sk.write_space();
+    }
+
+    /// Opens a connection through `channel`. The socket's lock is held.
+    fn open(
+        &self,
+        sk: &Sock<Self>,
+        device: &Arc<Device>,
+        channel: &Arc<Channel>,
+        port: u32,
+    ) -> Result {
+        let own = self.autobind()?;
+        let conn = device.connect(channel, self.kind, own, port, sk)?;
+        self.set_role(Role::Connected(conn.clone()));
+        sk.set_state(TCP_SYN_SENT);
+        conn.start();
+        Ok(())
+    }
+
+    /// Begins to connect to `addr`. The socket's lock is held.
+    fn dial(&self, sk: &Sock<Self>, addr: &Addr) -> Result {
+        self.autobind()?;
+        let guest = match addr.guest {
+            GuestId::ANY => GuestId::LOOPBACK,
+            guest if self.stack.is_own(guest) => GuestId::LOOPBACK,
+            guest => guest,
+        };
+        let (device, peer) = self.stack.find(guest).ok_or(Errno::HostUnreach)?;
+        if let Some(channel) = peer.channel() {
+            return self.open(sk, &device, &channel, addr.port);
+        }
+        let dial = Dial::new(device, peer, addr.port, sk.into())?;
+        self.set_role(Role::Dialing(dial.clone()));
+        sk.set_state(TCP_SYN_SENT);
+        dial.start();
+        Ok(())
     }
 
     fn set_role(&self, role: Role) {
@@ -172,6 +263,10 @@ impl Family for AfFgdp {
         let role = core::mem::replace(&mut data.inner.lock().role, Role::Idle);
         match role {
             Role::Idle => {}
+            Role::Dialing(dial) => {
+                dial.cancel();
+                sk.set_state(TCP_CLOSE);
+            }
             Role::Listening(listener) => {
                 sk.set_state(TCP_CLOSE);
                 if let Some(bound) = &data.inner.lock().bound.clone() {
@@ -217,65 +312,63 @@ impl Family for AfFgdp {
         let data = sk.data();
         let addr = Addr::parse(data.stack.family, name)?;
         let guard = sk.lock();
-        let conn = match data.inner.lock().role.clone() {
+        let role = data.inner.lock().role.clone();
+        match role {
             Role::Listening(_) => return Err(Errno::IsConn.into()),
-            Role::Connected(conn) => Some(conn),
-            Role::Idle => None,
-        };
-        let conn = match conn {
-            Some(conn) => {
-                if conn.is_open() {
-                    return Err(Errno::IsConn.into());
-                }
-                if nonblock && conn.is_opening() {
-                    return Err(Errno::Already.into());
-                }
-                conn
+            Role::Connected(conn) if conn.is_open() => return Err(Errno::IsConn.into()),
+            Role::Dialing(_) if nonblock => return Err(Errno::Already.into()),
+            Role::Connected(conn) if nonblock && conn.is_opening() => {
+                return Err(Errno::Already.into());
             }
-            None => {
-                let port = data.autobind()?;
-                let guest = match addr.guest {
-                    GuestId::ANY => GuestId::LOOPBACK,
-                    guest if data.stack.is_own(guest) => GuestId::LOOPBACK,
-                    guest => guest,
-                };
-                let (device, peer) = data.stack.find(guest).ok_or(Errno::HostUnreach)?;
-                let conn = device.connect(&peer, data.kind, port, addr.port, sk)?;
-                data.set_role(Role::Connected(conn.clone()));
-                sk.set_state(TCP_SYN_SENT);
-                conn.start();
-                conn
+            Role::Dialing(_) | Role::Connected(_) => {}
+            Role::Idle => {
+                // How an attempt ended that nobody waited for.
+                sk.take_error()?;
+                data.dial(sk, &addr)?;
             }
-        };
+        }
         drop(guard);
         let mut timeo = sk.sndtimeo(nonblock);
         let forever = timeo == isize::MAX;
         if forever {
             timeo = kernel::time::msecs_to_jiffies(CONNECT_TIMEOUT_MS) as isize;
         }
-        let waited = sk.wait(&mut timeo, || (!conn.is_opening()).then_some(()));
-        match waited {
-            Ok(()) => {}
-            Err(e) if e == EAGAIN && forever => conn.die(ETIMEDOUT),
+        let waited = sk.wait(&mut timeo, || (!data.is_opening()).then_some(()));
+        let late = match waited {
+            Ok(()) => false,
+            Err(e) if e == EAGAIN && forever => true,
             // As TCP: the time is over, opening goes on.
             Err(e) if e == EAGAIN => return Err(Errno::InProgress.into()),
             // Without a limit of the user's own the call starts again, as TCP's.
             Err(e) if e == EINTR && forever => return Err(ERESTARTSYS),
             Err(e) => return Err(e),
-        }
+        };
         let _guard = sk.lock();
-        if conn.is_open() {
+        if !late && data.is_opening() {
+            // Somebody else waited for the same attempt, and began another one.
+            return Err(Errno::ConnAborted.into());
+        }
+        let conn = data.connection();
+        if let Some(conn) = conn.as_ref().filter(|_| late) {
+            conn.die(ETIMEDOUT);
+        }
+        if conn.as_ref().is_some_and(|conn| conn.is_open()) {
             sk.set_state(TCP_ESTABLISHED);
             return Ok(());
         }
         // The attempt failed: the socket may try again.
-        let err = sk.take_error().err().or(conn.take_error());
-        if data.connection().is_some_and(|c| Arc::ptr_eq(&c, &conn)) {
-            data.set_role(Role::Idle);
-            sk.set_state(TCP_CLOSE);
+        let err = sk.take_error().err();
+        let err = err.or_else(|| conn.as_ref().and_then(|conn| conn.take_error()));
+        data.set_role(Role::Idle);
+        sk.set_state(TCP_CLOSE);
+        if let Some(conn) = conn {
+            conn.close(true);
         }
-        conn.close(true);
-        Err(err.unwrap_or(Errno::ConnAborted.into()))
+        Err(err.unwrap_or(if late {
+            ETIMEDOUT
+        } else {
+            Errno::ConnAborted.into()
+        }))
     }
 
     fn listen(sk: &Sock<Self>, backlog: u32) -> Result {
@@ -343,6 +436,7 @@ impl Family for AfFgdp {
         let mut mask = if sk.err() != 0 { EPOLLERR } else { 0 };
         match data.connection() {
             Some(conn) => mask |= crate::poll::events(sk, &conn),
+            None if data.is_dialing() => {}
             // As TCP for a socket that was never connected.
             None => mask |= EPOLLOUT | EPOLLWRNORM | EPOLLHUP,
         }
@@ -388,10 +482,7 @@ impl Family for AfFgdp {
         let sent = match sk.data().opened() {
             Some(conn) => crate::tx::send(sk, conn, msg),
             // As TCP, which has EPIPE for a socket that never was connected.
-            None => sk.data().connection().ok_or(EPIPE).and_then(|conn| {
-                crate::tx::await_open(sk, &conn, msg)?;
-                crate::tx::send(sk, &conn, msg)
-            }),
+            None => Self::send_first(sk, msg),
         };
         sent.map_err(|e| sk.stream_error(flags, e))
     }
@@ -406,7 +497,8 @@ impl Family for AfFgdp {
         if let Some(conn) = sk.data().opened() {
             return crate::rx::recv(sk, conn, msg, len, flags);
         }
-        let conn = sk.data().connection().ok_or(Errno::NotConn)?;
+        let mut timeo = sk.rcvtimeo(flags & MSG_DONTWAIT != 0);
+        let conn = Self::await_connection(sk, &mut timeo)?.ok_or(Errno::NotConn)?;
         crate::rx::recv(sk, &conn, msg, len, flags)
     }
 

@@ -23,8 +23,10 @@ mod announce;
 mod bits;
 mod channel;
 mod conn;
+mod connections;
 mod ctl;
 mod device;
+mod dial;
 mod family;
 mod inet;
 #[cfg(CONFIG_KUNIT = "y")]

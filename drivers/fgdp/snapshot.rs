@@ -8,6 +8,7 @@
 
 use crate::addr::{Addr, GuestId};
 use crate::conn::{Connection, Phase};
+use crate::connections::TABLE_LEN;
 use crate::device::Device;
 use crate::inet::Why;
 use crate::port;
@@ -116,7 +117,7 @@ pub(crate) struct ConnEntry {
 pub(crate) struct Connections(pub(crate) Arc<Stack>);
 
 /// Places from here on are the ports that somebody listens on; those before are connections.
-const LISTENERS: u64 = (MAX_DEVICES * Device::TABLE_LEN) as u64;
+const LISTENERS: u64 = (MAX_DEVICES * TABLE_LEN) as u64;
 
 /// A counter's value, which does not fall below zero.
 pub(crate) fn count(value: i64) -> u64 {
@@ -175,7 +176,7 @@ impl Snapshots for Connections {
     fn seek(&self, at: u64) -> Option<u64> {
         if at < LISTENERS {
             let used = |device: &Device, place| device.connection_at(place).is_some();
-            let found = seek(&self.0, at, Device::TABLE_LEN, used);
+            let found = seek(&self.0, at, TABLE_LEN, used);
             if found.is_some() {
                 return found;
             }
@@ -189,7 +190,7 @@ impl Snapshots for Connections {
         if let Some(port) = at.checked_sub(LISTENERS) {
             return listener(&self.0, u32::try_from(port).ok()?);
         }
-        let (number, place) = split(at, Device::TABLE_LEN)?;
+        let (number, place) = split(at, TABLE_LEN)?;
         let conn = self.0.device(number)?.connection_at(place)?;
         Some(connection(number as u32, &conn))
     }

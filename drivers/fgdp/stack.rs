@@ -92,8 +92,8 @@ impl Stack {
     pub(crate) fn find_address(&self, addr: &[u8; 16]) -> Option<(Arc<Device>, u32)> {
         let devices = self.devices.lock();
         devices.iter().find_map(|device| {
-            let peer = device.peers().iter().find(|p| p.has_address(addr))?;
-            Some((device.clone(), peer.number))
+            let slot = device.find_address(addr)?;
+            Some((device.clone(), slot))
         })
     }
 

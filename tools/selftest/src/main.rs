@@ -10,6 +10,7 @@ mod bar;
 mod case;
 mod cases;
 mod control;
+mod dial;
 mod net;
 mod pattern;
 mod runner;
@@ -100,6 +101,17 @@ enum Command {
     },
     /// Connect once and print how that ends
     Connect {
+        #[command(flatten)]
+        family: FamilyArgs,
+        /// The peer's guest id
+        #[arg(long, value_parser = parse_guest)]
+        peer: Option<GuestId>,
+        /// Port
+        #[arg(long, default_value_t = 5000)]
+        port: u32,
+    },
+    /// Connect without waiting; print `waits` when that is under way, and how it ends
+    Dial {
         #[command(flatten)]
         family: FamilyArgs,
         /// The peer's guest id
@@ -266,6 +278,11 @@ fn run(command: &Command) -> Result<bool> {
                 Ok(()) => println!("connected"),
                 Err(e) => println!("{e:?}"),
             }
+            Ok(true)
+        }
+        Command::Dial { family, peer, port } => {
+            let net = family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST);
+            println!("{}", dial::dial(&net, *port)?);
             Ok(true)
         }
         Command::Find { bar, text } => bar::find(*bar, text),
