@@ -36,11 +36,7 @@ impl WorkItem for Dial {
         let channel = this.device.channel(&this.peer);
         let sk = this.sk.lock().take();
         if let Some(sk) = sk {
-            AfFgdp::dialed(
-                &sk,
-                &this,
-                channel.and_then(|c| Ok((this.device.clone(), c))),
-            );
+            AfFgdp::dialed(&sk, &this, channel.map(|c| (this.device.clone(), c)));
         }
     }
 }
