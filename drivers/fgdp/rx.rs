@@ -3,7 +3,7 @@
 //! Receiving: the peer's ring to user memory.
 
 use crate::conn::{Connection, Phase};
-use crate::proto::stream::{Notify, Spans};
+use crate::proto::stream::{Conn, Notify, Spans};
 use crate::proto::wire::{Kind, RECORD_HDR};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
@@ -316,8 +316,12 @@ pub(crate) fn wait_data(sk: &AnySock, conn: &Connection, seen: u32, timeo: &mut 
     if *timeo == 0 {
         return Err(EAGAIN);
     }
+    // Once reading has stopped, no byte comes by the ring.
+    let is_ready = |proto: &Conn, avail| {
+        avail > seen || proto.rx_fin() || proto.rx_reset() || proto.rx_stopped()
+    };
     let looks_ready = || {
-        conn.with_rx(|proto, _, avail| Ok(avail > seen || proto.rx_fin() || proto.rx_reset()))
+        conn.with_rx(|proto, _, avail| Ok(is_ready(proto, avail)))
             .unwrap_or(true)
     };
     conn.rx_spin.wait(conn.patience(sk), looks_ready, || {
@@ -326,10 +330,8 @@ pub(crate) fn wait_data(sk: &AnySock, conn: &Connection, seen: u32, timeo: &mut 
             let stop = conn.phase() == Phase::Dead
                 || sk.shutdown_mask() & RCV_SHUTDOWN != 0
                 || sk.err() != 0;
-            let armed = conn.with_rx(|proto, view, avail| {
-                let ready = avail > seen || proto.rx_fin() || proto.rx_reset();
-                Ok(ready || proto.arm_data(view)?)
-            });
+            let armed = conn
+                .with_rx(|proto, view, avail| Ok(is_ready(proto, avail) || proto.arm_data(view)?));
             (stop || armed.unwrap_or(true)).then_some(())
         })
     })

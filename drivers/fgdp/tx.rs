@@ -286,6 +286,15 @@ fn space(sk: &AnySock, conn: &Connection, want: u32) -> Result<u32> {
     conn.with(|proto, view| proto.tx_space(view))
 }
 
+/// Whether there is a ring, or one can be had. The caller holds `tx`.
+pub(crate) fn has_ring(sk: &AnySock, conn: &Connection, want: usize) -> bool {
+    if conn.tx_ring_bytes() == 0 {
+        // Before the switch there is no space in it yet: what counts is that it is there.
+        let _free = space(sk, conn, u32::try_from(want).unwrap_or(u32::MAX));
+    }
+    conn.tx_ring_bytes() != 0
+}
+
 /// The first ring of a connection, in bytes, unless more is to be sent at once.
 const INITIAL_RING: u32 = 16 << 10;
 

@@ -3,7 +3,7 @@
 //! `sendmsg(2)` of a connection that may be carried.
 
 use super::path::Inside;
-use super::Path;
+use super::{Path, Why};
 use crate::proto::stream::TxPath;
 use crate::sys::net::consts::*;
 use crate::sys::net::msg::SendMsg;
@@ -67,7 +67,7 @@ fn step(
         TxPath::Back => sk.tcp_send(msg, left).map(Step::Over),
         TxPath::Tcp => {
             let _guard = sk.lock();
-            if sk.may_send() && switch(path, sk) {
+            if sk.may_send() && switch(path, sk, left) {
                 return Ok(Step::Sent(0));
             }
             sk.tcp_send_locked(msg, left).map(Step::Over)
@@ -75,6 +75,12 @@ fn step(
         TxPath::Ring => {
             let conn = path.conn().ok_or(EPIPE)?;
             match tx::write(sk, conn, msg) {
+                Ok(0) if conn.tx_ring_bytes() == 0 => {
+                    // Others have all frames, for as long as their readers like: TCP has room of its own.
+                    path.because(Why::Memory);
+                    conn.stop_sending();
+                    Ok(Step::Sent(0))
+                }
                 Ok(0) => {
                     let want = u32::try_from(left).unwrap_or(u32::MAX);
                     tx::wait_space(sk, conn, want, timeo).or_else(|e| changed(path, sk, e))?;
@@ -108,12 +114,15 @@ fn changed(path: &Arc<Path>, sk: &TcpSock, e: Error) -> Result {
     Ok(())
 }
 
-/// From here on the ring carries what is sent, if both sides agreed. The socket's lock is held.
-fn switch(path: &Path, sk: &TcpSock) -> bool {
+/// From here on the ring carries what is sent, if both sides agreed and there is a ring. The socket's lock is held.
+fn switch(path: &Path, sk: &TcpSock, want: usize) -> bool {
     let Some(conn) = path.conn().filter(|_| path.is_agreed()) else {
         return false;
     };
     let _tx = conn.tx.lock();
+    if !tx::has_ring(sk, conn, want) {
+        return false;
+    }
     conn.carried(|proto, view, _| proto.tx_switch(view, sk.write_seq()))
         .unwrap_or(false)
 }

@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
         splice_behind_client,
         shutting_server,
     ),
+    Case::stream("splice_wakes_reader", splicing_client, late_server),
     Case::stream("splice_nonblock", splice_nonblock_client, source_server),
     Case::stream("read_write", read_write_client, read_write_server),
     Case::stream("siocinq_siocoutq", queues_client, queues_server),
@@ -154,6 +155,41 @@ fn shutting_server(ctx: &mut Ctx) -> Result<()> {
     sock.shutdown(libc::SHUT_WR)?;
     ctx.tell("ended")?;
     sock.expect_eof()
+}
+
+/// Connections one after the other: whose reader sleeps when the sender splices.
+const READERS: usize = 20;
+
+fn splicing_client(ctx: &mut Ctx) -> Result<()> {
+    let name = ctx.server_name()?;
+    for _ in 0..READERS {
+        let sock = ctx.dial_name(&name)?;
+        for _ in 0..WORDS {
+            want!(sock.send(b"word"), Ok(4));
+            sock.recv_exact(4)?;
+        }
+        let (_read, write) = nix::unistd::pipe()?;
+        sock.set_nonblocking(true)?;
+        let none = splice(&sock, None, &write, None, 4, SpliceFFlags::empty());
+        want!(none, Err(Errno::EAGAIN));
+        sock.set_nonblocking(false)?;
+        sock.send_all(b"late")?;
+        same!(sock.recv_exact(4)?, b"late".to_vec());
+    }
+    Ok(())
+}
+
+fn late_server(ctx: &mut Ctx) -> Result<()> {
+    let listener = ctx.serve(1)?;
+    for _ in 0..READERS {
+        let sock = listener.accept()?;
+        for _ in 0..=WORDS {
+            let word = sock.recv_exact(4)?;
+            sock.send_all(&word)?;
+        }
+        sock.expect_eof()?;
+    }
+    Ok(())
 }
 
 fn splice_nonblock_client(ctx: &mut Ctx) -> Result<()> {
