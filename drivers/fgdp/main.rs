@@ -54,6 +54,7 @@ use listing::Listings;
 use netlink::Netlink;
 use policy::Policy;
 use stack::Stack;
+use sys::compat::parameter;
 use sys::net::addr::{Watch, Watcher};
 use sys::net::family::Registration;
 use sys::net::inet::Registration as HookRegistration;
@@ -141,16 +142,16 @@ fn loopback(stack: &Arc<Stack>, mib: u32) -> Result<Option<(Arc<Loopback>, Arc<D
 
 impl kernel::Module for Fgdp {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let number = *module_parameters::family.value();
-        let doorbell = *module_parameters::doorbell.value();
+        let number = parameter(&module_parameters::family);
+        let doorbell = parameter(&module_parameters::doorbell);
         let mode = DoorbellMode::from_u8(doorbell)
             .ok_or(EINVAL)
             .inspect_err(|_| {
                 pr_err!("doorbell={}: give 0, 1 or 2\n", doorbell);
             })?;
         let queues = Queues::new()?;
-        let stack = Stack::new(number, *module_parameters::spin_usec.value())?;
-        let loopback = loopback(&stack, *module_parameters::loopback_mib.value())?;
+        let stack = Stack::new(number, parameter(&module_parameters::spin_usec))?;
+        let loopback = loopback(&stack, parameter(&module_parameters::loopback_mib))?;
         let guard = LoopbackGuard(loopback);
         let attacher = Attacher {
             stack: stack.clone(),
@@ -159,7 +160,7 @@ impl kernel::Module for Fgdp {
         let watch = Watch::new(stack.clone())?;
         let listings = Listings::new(&stack)?;
         let netlink = sys::genl::Registration::new(module, Netlink::new(&stack))?;
-        let level = i32::from(*module_parameters::inet.value());
+        let level = i32::from(parameter(&module_parameters::inet));
         if level > policy::INET_MAX {
             pr_err!("inet={}: give 0, 1 or 2\n", level);
             return Err(EINVAL);

@@ -10,6 +10,7 @@
 //! Lock order: the registry's mutex, then a bell's `listener` lock, which interrupt handlers take.
 
 use super::{
+    compat::{pci_device_table, IdInfo, Regs},
     ffi,
     irqlock::{new_irqlock, IrqLock}, //
 };
@@ -17,7 +18,6 @@ use crate::proto::wire;
 use core::sync::atomic::{AtomicBool, Ordering};
 use kernel::{
     device::Core,
-    devres::Devres,
     driver,
     error::to_result,
     io::Io,
@@ -44,7 +44,7 @@ pub(crate) trait Listener: Send + Sync {
 /// One doorbell device.
 #[pin_data]
 pub(crate) struct Bell {
-    regs: Devres<pci::Bar<'static, REGS>>,
+    regs: Regs<REGS>,
     group: [u8; GROUP_ID],
     id: u16,
     vectors: u32,
@@ -260,9 +260,8 @@ struct Bound {
     bell: Arc<Bell>,
 }
 
-kernel::pci_device_table!(
+pci_device_table!(
     BELL_TABLE,
-    MODULE_BELL_TABLE,
     <BellDriver as pci::Driver>::IdInfo,
     [(
         pci::DeviceId::from_id(pci::Vendor::REDHAT_QUMRANET, 0x1110),
@@ -290,7 +289,7 @@ impl pci::Driver for BellDriver {
 
     fn probe<'bound>(
         pdev: &'bound pci::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
+        _info: IdInfo<'bound, Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         pdev.enable_device_mem()?;
         let Some(group) = group(pdev)? else {

@@ -5,7 +5,10 @@
 //! References: a `struct socket` holds one, each [`ARef`] holds one; the data is dropped with
 //! the last. The data's destructor may therefore run in any context and must not sleep.
 
-use super::super::ffi;
+use super::super::{
+    compat::init_in_place,
+    ffi, //
+};
 use super::anysock::AnySock;
 use super::family::Family;
 use core::ops::Deref;
@@ -82,7 +85,7 @@ impl<F: Family> Sock<F> {
         let this: *mut Self = sk.cast();
         // SAFETY: `prot.obj_size` is the size of `Self`, so the place for the data is there; it is
         // never moved.
-        if let Err(e) = unsafe { data.__pinned_init(&raw mut (*this).data) } {
+        if let Err(e) = unsafe { init_in_place(&raw mut (*this).data, data) } {
             // SAFETY: The only reference, and no destructor is set yet.
             unsafe { ffi::sk_free(sk) };
             return Err(e);
