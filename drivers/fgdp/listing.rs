@@ -153,8 +153,9 @@ impl Listing for Connections {
         let state = entry.state.name();
         let (readable, unacked) = (entry.readable, entry.unacked);
         let kind = match entry.kind {
-            Kind::Stream => "stream",
-            Kind::SeqPacket => "seqpacket",
+            Some(Kind::Stream) => "stream",
+            Some(Kind::SeqPacket) => "seqpacket",
+            None => "tcp",
         };
         let Some(ends) = entry.ends else {
             let port = entry.port;

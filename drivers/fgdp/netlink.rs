@@ -69,8 +69,9 @@ impl Family for Netlink {
 fn connection(entry: &ConnEntry, msg: &mut Message) -> Result {
     msg.u32(A_CONN_STATE, entry.state as u32)?;
     let kind = match entry.kind {
-        Kind::Stream => SOCK_STREAM,
-        Kind::SeqPacket => SOCK_SEQPACKET,
+        Some(Kind::Stream) => SOCK_STREAM,
+        Some(Kind::SeqPacket) => SOCK_SEQPACKET,
+        None => 0,
     };
     msg.u32(A_CONN_TYPE, kind)?;
     msg.u32(A_CONN_LOCAL_PORT, entry.port)?;

@@ -104,7 +104,8 @@ pub(crate) struct Ends {
 /// A connection, or a socket that listens.
 pub(crate) struct ConnEntry {
     pub(crate) state: ConnState,
-    pub(crate) kind: Kind,
+    /// None: it carries a TCP connection.
+    pub(crate) kind: Option<Kind>,
     pub(crate) port: u32,
     /// As in `ss`: for a socket that listens, connections that wait.
     pub(crate) readable: u32,
@@ -146,7 +147,7 @@ fn connection(device: u32, conn: &Connection) -> ConnEntry {
     };
     ConnEntry {
         state,
-        kind: conn.kind(),
+        kind: Some(conn.kind()).filter(|_| !conn.is_carried()),
         port: ends.local.port,
         readable,
         unacked,
@@ -162,7 +163,7 @@ fn listener(stack: &Stack, port: u32) -> Option<ConnEntry> {
     let (waiting, limit) = listener.queued();
     Some(ConnEntry {
         state: ConnState::Listen,
-        kind: listener.kind,
+        kind: Some(listener.kind),
         port,
         readable: u32::try_from(waiting).unwrap_or(u32::MAX),
         unacked: u32::try_from(limit).unwrap_or(u32::MAX),

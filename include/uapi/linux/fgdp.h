@@ -92,7 +92,7 @@ enum fgdp_conn_attr {
 	FGDP_A_CONN_PEER_ID,
 	/* u32: enum fgdp_conn_state. */
 	FGDP_A_CONN_STATE,
-	/* u32: SOCK_STREAM or SOCK_SEQPACKET. */
+	/* u32: SOCK_STREAM, SOCK_SEQPACKET, or 0: it carries a TCP connection. */
 	FGDP_A_CONN_TYPE,
 	/* Guest id; not of listeners. */
 	FGDP_A_CONN_LOCAL_GUEST,

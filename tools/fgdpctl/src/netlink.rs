@@ -184,7 +184,7 @@ fn connection(entry: &Entry) -> Result<Connection> {
         None => "-".to_owned(),
     };
     let states = ["?", "listen", "opening", "open", "closing", "dead"];
-    let types = ["?", "stream", "?", "?", "?", "seqpacket"];
+    let types = ["tcp", "stream", "?", "?", "?", "seqpacket"];
     Ok(Connection {
         device: entry
             .device(conn::DEVICE)?
