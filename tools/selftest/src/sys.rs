@@ -48,6 +48,18 @@ pub fn connect(fd: BorrowedFd, name: &[u8]) -> Result<()> {
     Errno::result(res).map(drop)
 }
 
+/// Has the caller run before all others that are ready, or as usual again.
+pub fn run_first(on: bool) -> Result<()> {
+    let (policy, sched_priority) = if on {
+        (libc::SCHED_FIFO, 1)
+    } else {
+        (libc::SCHED_OTHER, 0)
+    };
+    let param = libc::sched_param { sched_priority };
+    // SAFETY: The kernel reads the parameter; 0 is the caller.
+    Errno::result(unsafe { libc::sched_setscheduler(0, policy, &param) }).map(drop)
+}
+
 /// `listen(2)`.
 pub fn listen(fd: BorrowedFd, backlog: i32) -> Result<()> {
     // SAFETY: No pointers.

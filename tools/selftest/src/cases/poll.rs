@@ -11,7 +11,7 @@ use nix::sys::epoll::{
 
 use crate::case::{Case, Ctx};
 use crate::sock::{Sock, PATIENCE};
-use crate::{same, want};
+use crate::{same, sys, want};
 
 pub const CASES: &[Case] = &[
     Case::stream("poll_masks", masks_client, masks_server),
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::stream("epoll_level", level_client, steps_server),
     Case::stream("epoll_edge_in", edge_client, steps_server),
     Case::records("epoll_edge_in", edge_client, steps_server),
+    Case::stream("epoll_edge_go_on", go_on_client, go_on_server),
     Case::stream("epoll_edge_out", edge_out_client, drain_server),
     Case::stream("epoll_edge_unasked", edge_unasked_client, drain_server),
     Case::stream("epoll_edge_rdhup", rdhup_client, rdhup_server),
@@ -185,6 +186,64 @@ fn edge_client(ctx: &mut Ctx) -> Result<()> {
         watch.expect(EpollFlags::EPOLLIN)?;
     }
     ctx.tell_value("next", "end")
+}
+
+/// Connections one after the other, and words on the control connection while one of them is new.
+const ROUNDS: usize = 5;
+const WORDS: usize = 20;
+
+/// Reads until there is no more; how many bytes that were.
+fn drain(sock: &Sock) -> Result<usize> {
+    let (mut all, mut buf) = (0, [0; 4096]);
+    loop {
+        match sock.recv(&mut buf) {
+            Ok(0) | Err(Errno::EAGAIN) => return Ok(all),
+            n => all += n?,
+        }
+    }
+}
+
+/// What comes behind the bytes that a connection begins with is an edge, too, whichever way they came.
+fn go_on_client(ctx: &mut Ctx) -> Result<()> {
+    let name = ctx.server_name()?;
+    for _ in 0..ROUNDS {
+        // Before anything that the connection has set going: these go by TCP.
+        sys::run_first(true)?;
+        let sock = ctx.dial_name(&name)?;
+        want!(sock.send(b"first"), Ok(5));
+        sys::run_first(false)?;
+        for _ in 0..WORDS {
+            ctx.tell("tick")?;
+            ctx.wait("tock")?;
+        }
+        want!(sock.send(b"later"), Ok(5));
+        ctx.tell("sent")?;
+        ctx.wait("drained")?;
+        want!(sock.send(b"again"), Ok(5));
+        ctx.wait("got")?;
+    }
+    Ok(())
+}
+
+fn go_on_server(ctx: &mut Ctx) -> Result<()> {
+    let listener = ctx.serve(1)?;
+    for _ in 0..ROUNDS {
+        let sock = listener.accept()?;
+        sock.set_nonblocking(true)?;
+        let watch = Watch::new(&sock, EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
+        for _ in 0..WORDS {
+            ctx.wait("tick")?;
+            ctx.tell("tock")?;
+        }
+        ctx.wait("sent")?;
+        watch.expect(EpollFlags::EPOLLIN)?;
+        same!(drain(&sock)?, 10);
+        ctx.tell("drained")?;
+        watch.expect(EpollFlags::EPOLLIN)?;
+        same!(drain(&sock)?, 5);
+        ctx.tell("got")?;
+    }
+    Ok(())
 }
 
 fn edge_out_client(ctx: &mut Ctx) -> Result<()> {
