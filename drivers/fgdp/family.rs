@@ -260,7 +260,10 @@ impl Family for AfFgdp {
 
     fn release(sk: &Sock<Self>) {
         let data = sk.data();
+        // Not between a dial's look at the role and what it makes of it.
+        let guard = sk.lock();
         let role = core::mem::replace(&mut data.inner.lock().role, Role::Idle);
+        drop(guard);
         match role {
             Role::Idle => {}
             Role::Dialing(dial) => {
