@@ -28,14 +28,29 @@ impl Bits {
         self.0.xchg(0, Full)
     }
 
-    /// All that are set.
-    pub(crate) fn get(&self) -> u32 {
-        self.0.load(Acquire)
+    /// Sets bit `place`, or clears it.
+    pub(crate) fn put(&self, place: u32, on: bool) {
+        let bit = 1u32.checked_shl(place).unwrap_or(0);
+        if on {
+            self.set(bit);
+        } else {
+            self.clear(bit);
+        }
+    }
+
+    /// The places of those that are set now.
+    pub(crate) fn places(&self) -> impl Iterator<Item = u32> {
+        let mut left = self.0.load(Acquire);
+        core::iter::from_fn(move || {
+            let place = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (place < u32::BITS).then_some(place)
+        })
     }
 
     /// Whether one of `bits` is set.
     pub(crate) fn has(&self, bits: u32) -> bool {
-        self.get() & bits != 0
+        self.0.load(Acquire) & bits != 0
     }
 
     /// Whether any is set.

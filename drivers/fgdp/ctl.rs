@@ -215,12 +215,7 @@ impl Device {
             }
         }
         peer.set_entry(&entry);
-        let bit = 1u32.checked_shl(slot).unwrap_or(0);
-        if entry.state == PeerState::Ready {
-            self.ready.set(bit);
-        } else {
-            self.ready.clear(bit);
-        }
+        self.ready.put(slot, entry.state == PeerState::Ready);
         let bell = (entry.ivshmem_id != NO_IVSHMEM).then_some(entry.ivshmem_id);
         self.transport.set_peer_bell(slot, bell);
         let input = Input::Directory {
@@ -326,7 +321,7 @@ impl Device {
                 let channel = state.channel.clone()?;
                 self.offer(&channel, 1);
                 peer.set_channel(channel.clone());
-                self.set_up(slot, true);
+                self.up_channels.put(slot, true);
                 for lane in 0..channel.lanes() {
                     self.kick_lane(lane);
                 }
@@ -396,7 +391,7 @@ impl Device {
                 reason.name()
             );
         }
-        self.set_up(peer.number, false);
+        self.up_channels.put(peer.number, false);
         peer.clear_channel(reason);
         let state = if reason.is_violation() {
             ChanState::Broken

@@ -113,7 +113,7 @@ pub(crate) struct Device {
     #[pin]
     up: CondVar,
     /// Bit n: the channel to slot n is up. What lanes are drained of.
-    up_mask: Atomic<u32>,
+    pub(crate) up_channels: Bits,
     /// Bit n: the member in slot n is ready, so its addresses count.
     pub(crate) ready: Bits,
     pub(crate) gone: Atomic<bool>,
@@ -182,7 +182,7 @@ impl Device {
                 ctl <- new_mutex!(ctl, "fgdp_ctl"),
                 up_lock <- new_mutex!((), "fgdp_up"),
                 up <- new_condvar!("fgdp_up"),
-                up_mask: Atomic::new(0),
+                up_channels: Bits::new(),
                 ready: Bits::new(),
                 gone: Atomic::new(false),
                 lost: Atomic::new(false),
@@ -223,24 +223,10 @@ impl Device {
         self.peers.get(slot as usize)
     }
 
-    /// The channel to slot `number` is up, or not any more.
-    pub(crate) fn set_up(&self, number: u32, up: bool) {
-        let bit = 1u32.wrapping_shl(number);
-        // Written by `ctl` alone.
-        let old = self.up_mask.load(Relaxed);
-        self.up_mask
-            .store(if up { old | bit } else { old & !bit }, Release);
-    }
-
     /// Channels that are up. Any context.
     pub(crate) fn channels(&self) -> impl Iterator<Item = Arc<Channel>> + '_ {
-        let mut mask = self.up_mask.load(Acquire);
-        core::iter::from_fn(move || {
-            let number = mask.trailing_zeros();
-            mask &= mask.wrapping_sub(1);
-            (number < MAX_SLOTS).then_some(number)
-        })
-        .filter_map(|number| self.peer(number)?.channel())
+        let up = self.up_channels.places();
+        up.filter_map(|number| self.peer(number)?.channel())
     }
 
     /// All slots, used or not.
@@ -250,15 +236,8 @@ impl Device {
 
     /// The slot of the member that has an address. Any context.
     pub(crate) fn find_address(&self, addr: &[u8; 16]) -> Option<u32> {
-        let mut left = self.ready.get();
-        while left != 0 {
-            let slot = left.trailing_zeros();
-            left &= left.wrapping_sub(1);
-            if self.peer(slot).is_some_and(|p| p.has_address(addr)) {
-                return Some(slot);
-            }
-        }
-        None
+        let has = |slot: &u32| self.peer(*slot).is_some_and(|p| p.has_address(addr));
+        self.ready.places().find(has)
     }
 
     /// The member with id `guest`, if it is ready.

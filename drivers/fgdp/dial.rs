@@ -14,7 +14,8 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 /// A socket that waits for a channel.
 #[pin_data]
 pub(crate) struct Dial {
-    device: Arc<Device>,
+    /// Through which it goes.
+    pub(crate) device: Arc<Device>,
     peer: Arc<Peer>,
     /// The port at the peer.
     pub(crate) port: u32,
@@ -36,7 +37,7 @@ impl WorkItem for Dial {
         let channel = this.device.channel(&this.peer);
         let sk = this.sk.lock().take();
         if let Some(sk) = sk {
-            AfFgdp::dialed(&sk, &this, channel.map(|c| (this.device.clone(), c)));
+            AfFgdp::dialed(&sk, &this, channel);
         }
     }
 }

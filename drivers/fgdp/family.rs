@@ -114,19 +114,14 @@ impl AfFgdp {
     }
 
     /// `dial` has a channel, or an error: opens the connection if the socket still waits for that. Process context.
-    pub(crate) fn dialed(
-        sk: &Sock<Self>,
-        dial: &Arc<Dial>,
-        channel: Result<(Arc<Device>, Arc<Channel>)>,
-    ) {
+    pub(crate) fn dialed(sk: &Sock<Self>, dial: &Arc<Dial>, channel: Result<Arc<Channel>>) {
         let data = sk.data();
         let guard = sk.lock();
         let waits = matches!(&data.inner.lock().role, Role::Dialing(d) if Arc::ptr_eq(d, dial));
         if !waits {
             return;
         }
-        let opened =
-            channel.and_then(|(device, channel)| data.open(sk, &device, &channel, dial.port));
+        let opened = channel.and_then(|channel| data.open(sk, &dial.device, &channel, dial.port));
         if let Err(e) = opened {
             data.set_role(Role::Idle);
             sk.set_state(TCP_CLOSE);
