@@ -47,6 +47,20 @@ connect_result() { # connect_result FROM TO PORT
 	guest "$1" "$selftest" connect --peer "$(id_of "$2")" --port "$3"
 }
 
+# Takes the device of a guest away from the module and gives it back: its channels end, and come up anew.
+rebind() { # rebind GUEST
+	guest "$1" sh -c 'cd /sys/bus/virtio/drivers/fgdp && d=$(ls -d virtio*) && echo $d >unbind && echo $d >bind' ||
+		die "guest $1 cannot rebind its device"
+}
+
+# Loads the module again in guests that it has gone from.
+load_again() { # load_again GUEST...
+	local guest
+	for guest; do
+		guest "$guest" insmod "$checkout/build/fgdp.ko" || die "guest $guest cannot load the module again"
+	done
+}
+
 # Moves MiB both ways at once between two guests and checks every byte.
 transfer() { # transfer CLIENT SERVER MIB PORT [OPTIONS]
 	local client=$1 server=$2 mib=$3 port=$4 log=$out/transfer-$FGDP_LAB-$4 listener

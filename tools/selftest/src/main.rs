@@ -82,13 +82,7 @@ enum Command {
         #[arg(long)]
         listen: bool,
         #[command(flatten)]
-        family: FamilyArgs,
-        /// The peer's guest id
-        #[arg(long, value_parser = parse_guest)]
-        peer: Option<GuestId>,
-        /// Port of the listening side
-        #[arg(long, default_value_t = 5000)]
-        port: u32,
+        remote: RemoteArgs,
         /// MiB in each direction; 0 is without end
         #[arg(long, default_value_t = 64)]
         mib: u64,
@@ -100,27 +94,9 @@ enum Command {
         until_reset: bool,
     },
     /// Connect once and print how that ends
-    Connect {
-        #[command(flatten)]
-        family: FamilyArgs,
-        /// The peer's guest id
-        #[arg(long, value_parser = parse_guest)]
-        peer: Option<GuestId>,
-        /// Port
-        #[arg(long, default_value_t = 5000)]
-        port: u32,
-    },
+    Connect(RemoteArgs),
     /// Connect without waiting; print `waits` when that is under way, and how it ends
-    Dial {
-        #[command(flatten)]
-        family: FamilyArgs,
-        /// The peer's guest id
-        #[arg(long, value_parser = parse_guest)]
-        peer: Option<GuestId>,
-        /// Port
-        #[arg(long, default_value_t = 5000)]
-        port: u32,
-    },
+    Dial(RemoteArgs),
     /// Look for a text in the device's memory
     Find {
         /// 2 is the own slot, 4 the whole group
@@ -169,6 +145,25 @@ impl FamilyArgs {
             },
             Family::Tcp => Net::Tcp { peer: addr },
         }
+    }
+}
+
+#[derive(Args)]
+struct RemoteArgs {
+    #[command(flatten)]
+    family: FamilyArgs,
+    /// The peer's guest id
+    #[arg(long, value_parser = parse_guest)]
+    peer: Option<GuestId>,
+    /// Port of the listening side
+    #[arg(long, default_value_t = 5000)]
+    port: u32,
+}
+
+impl RemoteArgs {
+    fn net(&self) -> Net {
+        self.family
+            .net(self.peer.unwrap_or_default(), Ipv4Addr::LOCALHOST)
     }
 }
 
@@ -250,16 +245,14 @@ fn run(command: &Command) -> Result<bool> {
         }
         Command::Transfer {
             listen,
-            family,
-            peer,
-            port,
+            remote,
             mib,
             connections,
             until_reset,
         } => {
             let transfer = Transfer {
-                net: family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST),
-                port: *port,
+                net: remote.net(),
+                port: remote.port,
                 bytes: (*mib > 0).then_some(*mib << 20),
                 connections: *connections,
                 until: until_reset.then_some(Errno::ECONNRESET),
@@ -271,18 +264,17 @@ fn run(command: &Command) -> Result<bool> {
             }
             .map(|()| true)
         }
-        Command::Connect { family, peer, port } => {
-            let net = family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST);
+        Command::Connect(remote) => {
+            let net = remote.net();
             let sock = sock::Sock::new(net.domain(), libc::SOCK_STREAM).context("socket")?;
-            match sock.connect(&net.remote(*port)) {
+            match sock.connect(&net.remote(remote.port)) {
                 Ok(()) => println!("connected"),
                 Err(e) => println!("{e:?}"),
             }
             Ok(true)
         }
-        Command::Dial { family, peer, port } => {
-            let net = family.net(peer.unwrap_or_default(), Ipv4Addr::LOCALHOST);
-            println!("{}", dial::dial(&net, *port)?);
+        Command::Dial(remote) => {
+            println!("{}", dial::dial(&remote.net(), remote.port)?);
             Ok(true)
         }
         Command::Find { bar, text } => bar::find(*bar, text),

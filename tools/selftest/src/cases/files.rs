@@ -124,12 +124,25 @@ const FEW: usize = 10_000;
 /// Words that go to and fro first: a connection that may be carried is, behind them.
 const WORDS: usize = 20;
 
-fn splice_behind_client(ctx: &mut Ctx) -> Result<()> {
-    let sock = ctx.dial()?;
+fn ask_words(sock: &Sock) -> Result<()> {
     for _ in 0..WORDS {
         want!(sock.send(b"word"), Ok(4));
         sock.recv_exact(4)?;
     }
+    Ok(())
+}
+
+fn answer_words(sock: &Sock, words: usize) -> Result<()> {
+    for _ in 0..words {
+        let word = sock.recv_exact(4)?;
+        sock.send_all(&word)?;
+    }
+    Ok(())
+}
+
+fn splice_behind_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    ask_words(&sock)?;
     ctx.wait("ended")?;
     splice_all(ctx, &sock, FEW)
 }
@@ -137,10 +150,7 @@ fn splice_behind_client(ctx: &mut Ctx) -> Result<()> {
 /// Sends the content behind the words.
 fn words_and_content(ctx: &mut Ctx) -> Result<Sock> {
     let sock = ctx.accept_one()?;
-    for _ in 0..WORDS {
-        let word = sock.recv_exact(4)?;
-        sock.send_all(&word)?;
-    }
+    answer_words(&sock, WORDS)?;
     sock.send_all(&ctx.pattern(0).bytes(0, FEW))?;
     Ok(sock)
 }
@@ -164,10 +174,7 @@ fn splicing_client(ctx: &mut Ctx) -> Result<()> {
     let name = ctx.server_name()?;
     for _ in 0..READERS {
         let sock = ctx.dial_name(&name)?;
-        for _ in 0..WORDS {
-            want!(sock.send(b"word"), Ok(4));
-            sock.recv_exact(4)?;
-        }
+        ask_words(&sock)?;
         let (_read, write) = nix::unistd::pipe()?;
         sock.set_nonblocking(true)?;
         let none = splice(&sock, None, &write, None, 4, SpliceFFlags::empty());
@@ -183,10 +190,7 @@ fn late_server(ctx: &mut Ctx) -> Result<()> {
     let listener = ctx.serve(1)?;
     for _ in 0..READERS {
         let sock = listener.accept()?;
-        for _ in 0..=WORDS {
-            let word = sock.recv_exact(4)?;
-            sock.send_all(&word)?;
-        }
+        answer_words(&sock, WORDS + 1)?;
         sock.expect_eof()?;
     }
     Ok(())
