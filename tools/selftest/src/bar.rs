@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use fgdp_proto::proto::mem::Mem;
-use fgdp_proto::proto::wire::{DirEntry, HostHdr};
+use fgdp_proto::proto::wire::{conn_entry, lane_area, DirEntry, HostHdr, MAX_LANES};
 
 use crate::pattern::Random;
 use crate::sys::Mapping;
@@ -138,22 +138,32 @@ pub fn find(bar: usize, text: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Where the areas of the channels to the first seven slots end.
+const CHANNELS: usize = 1 << 20;
+
+/// A random place of a slot of `len` bytes: anywhere, among the channels, or where the protocol keeps its indices. The indices are
+/// few: places taken evenly would seldom meet one between its writing by the module and its reading by the peer.
+fn place(random: &mut Random, len: usize) -> usize {
+    let mut below = |n: u32| random.between(0, n as usize - 1) as u32;
+    let word = u64::from(4 * below(32));
+    let at = match below(4) {
+        0 => return random.between(0, len / 4 - 1) * 4,
+        1 => return random.between(0, len.min(CHANNELS) / 4 - 1) * 4,
+        2 => lane_area(1 + below(7), below(MAX_LANES)) + word,
+        _ => conn_entry(below(64)) + word,
+    };
+    at as usize
+}
+
 /// Writes random words to random places of the own slot, most of them where the protocol keeps its indices.
 pub fn scribble(seconds: u64, seed: u64) -> Result<()> {
     let memory = map(2, true)?;
-    let words = memory.len() / 4;
-    let head = (1 << 20) / 4;
     let mut random = Random(seed);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut written = 0u64;
     while Instant::now() < end {
         for _ in 0..1000 {
-            let limit = if random.next() % 4 == 0 {
-                words
-            } else {
-                words.min(head)
-            };
-            let at = random.between(0, limit - 1) * 4;
+            let at = place(&mut random, memory.len());
             // Small numbers and those near the borders do more harm than any others.
             let value = match random.next() % 4 {
                 0 => random.next() as u32,
