@@ -281,11 +281,19 @@ impl Connection {
         &self,
         f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, u32) -> Result<R, Reason>,
     ) -> Result<R> {
-        self.with_phase(|proto, view, _| {
+        self.with_rx_phase(|proto, view, avail, _| f(proto, view, avail))
+    }
+
+    /// As [`Connection::with_rx`], with the phase beside it.
+    pub(crate) fn with_rx_phase<R>(
+        &self,
+        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, u32, Phase) -> Result<R, Reason>,
+    ) -> Result<R> {
+        self.with_phase(|proto, view, phase| {
             let accepted = self.channel.accepted.lock();
             let avail = proto.rx_avail(view, &accepted);
             drop(accepted);
-            f(proto, view, avail?)
+            f(proto, view, avail?, phase)
         })
     }
 
@@ -308,7 +316,7 @@ impl Connection {
 
     /// How long a call of `sk` looks before it sleeps.
     pub(crate) fn patience(&self, sk: &AnySock) -> Patience {
-        if self.device.guest_id() == GuestId::LOOPBACK && task::is_uniprocessor() {
+        if self.device.is_loopback() && task::is_uniprocessor() {
             // The peer needs this CPU to answer.
             return Patience::default();
         }

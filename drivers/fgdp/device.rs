@@ -218,6 +218,11 @@ impl Device {
         GuestId(self.identity.guest_id)
     }
 
+    /// Whether this guest is the only member.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.guest_id() == GuestId::LOOPBACK
+    }
+
     /// The member in slot `slot`.
     pub(crate) fn peer(&self, slot: u32) -> Option<&Arc<Peer>> {
         self.peers.get(slot as usize)
@@ -294,9 +299,8 @@ impl Device {
 
     /// Whether the host says that `addr` is the peer's.
     pub(crate) fn has_address(&self, channel: &Channel, addr: &[u8; 16]) -> bool {
-        let loopback = self.guest_id() == GuestId::LOOPBACK;
         let peer = self.peer(channel.peering.slot);
-        loopback || peer.is_some_and(|peer| peer.has_address(addr))
+        self.is_loopback() || peer.is_some_and(|peer| peer.has_address(addr))
     }
 
     /// Frames for a ring that the peer of `channel` can read: `frames`, or fewer when they are

@@ -98,7 +98,7 @@ fn recv_stream(
             (0, _) if copied >= target && copied > 0 => Ok(None),
             (0, _) => match empty(sk, conn, at) {
                 Empty::End => Ok(None),
-                Empty::Wait => wait_data(sk, conn, at, timeo).map(|()| Some((0, true))),
+                Empty::Wait => wait_data(sk, conn, at, timeo, |_| false).map(|()| Some((0, true))),
             },
             found => Ok(Some(found)),
         });
@@ -243,7 +243,7 @@ fn recv_record(
         }
         match empty(sk, conn, 0) {
             Empty::End => return end(sk, conn),
-            Empty::Wait => wait_data(sk, conn, 0, timeo)?,
+            Empty::Wait => wait_data(sk, conn, 0, timeo, |_| false)?,
         }
     }
 }
@@ -311,14 +311,20 @@ fn try_read_record(
     Ok(Some(n as usize))
 }
 
-/// Sleeps until more than `seen` bytes can be read, or there is a reason to stop.
-pub(crate) fn wait_data(sk: &AnySock, conn: &Connection, seen: u32, timeo: &mut isize) -> Result {
+/// Sleeps until more than `seen` bytes can be read, or there is a reason to stop: `stop` may know one more.
+pub(crate) fn wait_data(
+    sk: &AnySock,
+    conn: &Connection,
+    seen: u32,
+    timeo: &mut isize,
+    stop: impl Fn(&Conn) -> bool,
+) -> Result {
     if *timeo == 0 {
         return Err(EAGAIN);
     }
     // Once reading has stopped, no byte comes by the ring.
     let is_ready = |proto: &Conn, avail| {
-        avail > seen || proto.rx_fin() || proto.rx_reset() || proto.rx_stopped()
+        avail > seen || proto.rx_fin() || proto.rx_reset() || proto.rx_stopped() || stop(proto)
     };
     let looks_ready = || {
         conn.with_rx(|proto, _, avail| Ok(is_ready(proto, avail)))
@@ -327,12 +333,13 @@ pub(crate) fn wait_data(sk: &AnySock, conn: &Connection, seen: u32, timeo: &mut 
     conn.rx_spin.wait(conn.patience(sk), looks_ready, || {
         conn.counters.rx_waits.add(1, Relaxed);
         sk.wait(timeo, || {
-            let stop = conn.phase() == Phase::Dead
-                || sk.shutdown_mask() & RCV_SHUTDOWN != 0
-                || sk.err() != 0;
-            let armed = conn
-                .with_rx(|proto, view, avail| Ok(is_ready(proto, avail) || proto.arm_data(view)?));
-            (stop || armed.unwrap_or(true)).then_some(())
+            if sk.shutdown_mask() & RCV_SHUTDOWN != 0 || sk.err() != 0 {
+                return Some(());
+            }
+            let armed = conn.with_rx_phase(|proto, view, avail, phase| {
+                Ok(phase == Phase::Dead || is_ready(proto, avail) || proto.arm_data(view)?)
+            });
+            armed.unwrap_or(true).then_some(())
         })
     })
 }

@@ -76,20 +76,22 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer's entry changed. Bottom half.
+    /// The peer's entry changed. Any context, with the peer's `tx` or `rx` if it is in this guest.
     pub(crate) fn on_ready(&self, data: bool, space: bool) {
         if self.state.lock().closed {
             self.advance_close();
             return;
         }
-        let flags = self.with_rx(|proto, _, _| Ok((proto.rx_reset(), proto.rx_fin())));
-        let (reset, fin) = flags.unwrap_or((false, false));
         // A carried connection ends when TCP says so: there may be bytes to read.
-        if reset && !self.is_carried() {
+        let (reset, fin) = if self.is_carried() {
+            (false, false)
+        } else {
+            self.with_rx(|proto, _, _| Ok((proto.rx_reset(), proto.rx_fin())))
+                .unwrap_or((false, false))
+        };
+        if reset {
             self.die(Errno::ConnReset.into());
-            return;
-        }
-        if let Some(user) = self.user() {
+        } else if let Some(user) = self.user() {
             user.ready(data, space, fin);
         }
     }

@@ -29,16 +29,29 @@ impl Connection {
 
     /// Tells the peer about bytes or flags if it waits for them.
     pub(crate) fn notify_data(&self, notify: Result<Notify>) {
-        if matches!(notify, Ok(Notify { ready: true })) {
+        if matches!(notify, Ok(Notify { ready: true })) && !self.tell_here(true, false) {
             self.post(pending::DATA);
         }
     }
 
     /// Tells the peer about space or flags if it waits for them.
     pub(crate) fn notify_space(&self, notify: Result<Notify>) {
-        if matches!(notify, Ok(Notify { ready: true })) {
+        if matches!(notify, Ok(Notify { ready: true })) && !self.tell_here(false, true) {
             self.post(pending::SPACE);
         }
+    }
+
+    /// Does at once what a READY would do at the other end, if that is in this guest, too, and knows this one.
+    fn tell_here(&self, data: bool, space: bool) -> bool {
+        if !self.device.is_loopback() {
+            return false;
+        }
+        let peer = self.peer_id().and_then(|id| self.device.connection(id));
+        let Some(peer) = peer.filter(|peer| peer.peer_id() == Some(self.id)) else {
+            return false;
+        };
+        peer.on_ready(data, space);
+        true
     }
 
     pub(super) fn post(&self, what: u32) {

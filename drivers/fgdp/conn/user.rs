@@ -48,7 +48,7 @@ impl User {
         }
     }
 
-    /// The peer's entry changed. Bottom half.
+    /// The peer's entry changed. Any context.
     pub(super) fn ready(&self, data: bool, space: bool, fin: bool) {
         match self {
             Self::Fgdp(sk) => {

@@ -232,14 +232,12 @@ impl Path {
         self.set_plain();
     }
 
-    /// The peer's entry changed. Bottom half.
+    /// The peer's entry changed. Any context.
     pub(crate) fn on_ready(self: &Arc<Self>, data: bool, space: bool) {
         let Some(sk) = self.sk() else {
             return;
         };
-        let steady = matches!(self.tx_path(&sk), TxPath::Tcp | TxPath::Ring)
-            && !matches!(self.source(&sk), Source::Stop | Source::Reset);
-        if !steady || self.todo.any() {
+        if !self.is_steady(&sk) || self.todo.any() {
             self.kick();
         }
         if data {
@@ -261,6 +259,22 @@ impl Path {
         let (copied, next) = (sk.copied_seq(), sk.rcv_nxt());
         conn.carried(|proto, view, accepted| proto.rx_source(view, accepted, copied, next))
             .unwrap_or(Source::Stop)
+    }
+
+    /// Whether both directions go on as they are, or switch to rings when a call sees to it.
+    fn is_steady(&self, sk: &TcpSock) -> bool {
+        if self.is_plain() {
+            return false;
+        }
+        let Some(conn) = self.conn().filter(|_| self.is_agreed()) else {
+            return true;
+        };
+        let (copied, next) = (sk.copied_seq(), sk.rcv_nxt());
+        let ways = conn.carried(|proto, view, accepted| {
+            let source = proto.rx_source(view, accepted, copied, next)?;
+            Ok((proto.tx_path(view, sk.write_seq())?, source))
+        });
+        matches!(ways, Ok((TxPath::Tcp | TxPath::Ring, source)) if !matches!(source, Source::Stop | Source::Reset))
     }
 
     /// Bytes that rings have carried.

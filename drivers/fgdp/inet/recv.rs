@@ -149,23 +149,27 @@ impl Call<'_> {
         if self.copied > 0 && self.copied >= self.target {
             return Ok(Step::Over(0));
         }
-        let (unread, fin) = conn
-            .with_rx(|proto, _, avail| Ok((avail, proto.rx_fin())))
-            .unwrap_or((0, false));
-        if (fin && unread <= at) || (left == 0 && unread > 0) {
-            return Ok(Step::Over(0));
+        let ended = self.sk.shutdown_mask() & RCV_SHUTDOWN != 0 || self.sk.err() != 0;
+        if ended || self.is_peek() || left == 0 {
+            let (unread, fin) = conn
+                .with_rx(|proto, _, avail| Ok((avail, proto.rx_fin())))
+                .unwrap_or((0, false));
+            if (fin && unread <= at) || (left == 0 && unread > 0) {
+                return Ok(Step::Over(0));
+            }
         }
-        if self.sk.shutdown_mask() & RCV_SHUTDOWN != 0 || self.sk.err() != 0 {
+        if ended {
             // TCP's own end, or error: the ring had its say.
             if self.copied == 0 {
                 self.sk.take_error()?;
             }
             return Ok(Step::Over(0));
         }
-        if !matches!(self.path.source(self.sk), Source::Ring(_)) {
-            return Ok(Step::Got(0));
-        }
-        rx::wait_data(self.sk, conn, at, &mut self.timeo)?;
+        // Whatever the wait ends with, the next step sees it.
+        let sk = self.sk;
+        rx::wait_data(sk, conn, at, &mut self.timeo, |proto| {
+            proto.rx_leaves_ring(sk.copied_seq(), sk.rcv_nxt())
+        })?;
         Ok(Step::Got(0))
     }
 

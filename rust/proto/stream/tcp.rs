@@ -418,8 +418,7 @@ impl Conn {
                 _ => Source::Back,
             });
         }
-        let stray = self.rx_tcp_seen(rcv_nxt) || self.rx_tcp_seen(copied_seq);
-        if self.rx.peer_tx & TX_BACK != 0 || stray {
+        if self.rx_leaves_ring(copied_seq, rcv_nxt) {
             return Ok(Source::Stop);
         }
         Ok(match (switched, before) {
@@ -427,6 +426,12 @@ impl Conn {
             (true, 0) => Source::Ring(unread),
             (true, n) => Source::TcpUntil(n),
         })
+    }
+
+    /// True if [`Conn::rx_source`] says [`Source::Stop`], as far as is known: the
+    /// peer wants back to TCP, or did not wait for that. Looks at no shared memory.
+    pub fn rx_leaves_ring(&self, copied_seq: u32, rcv_nxt: u32) -> bool {
+        self.rx.peer_tx & TX_BACK != 0 || self.rx_tcp_seen(rcv_nxt) || self.rx_tcp_seen(copied_seq)
     }
 
     /// True if TCP bytes came behind the switch, when the next one that TCP
