@@ -84,8 +84,8 @@ module! {
             description: "How long a call looks for the peer's answer before it sleeps, if the last wait was that short, in microseconds",
         },
         inet: u8 {
-            default: 0,
-            description: "Experimental: TCP connections that shared pages carry: 0 none, 1 to other guests, 2 inside this guest, too; later net.fgdp.inet",
+            default: 1,
+            description: "TCP connections that shared pages carry: 0 none, 1 to other guests, 2 inside this guest, too; later net.fgdp.inet",
         },
         doorbell: u8 {
             default: 0,

@@ -32,12 +32,13 @@ class Lab:
         self.program = [os.environ.get("FGDP_LAB_PROGRAM") or str(CHECKOUT / "tools/lab/lab")]
         self.background = []
         self.is_up = False
-        self.inet = 0
+        self.inet = None
 
     def up(self, *args, timeout=240):
         self.is_up = True
-        self.inet = 0
         self.run("up", "--guests", "2", *args, timeout=timeout)
+        self.inet = None
+        self.set_inet(0)
         status = json.loads(self.run("status", "--json"))
         self.qemu = {guest["name"]: guest["pid"] for guest in status["guests"]}
         words = status.get("fgdpd", "").rstrip(")").split()
@@ -102,9 +103,9 @@ class Lab:
     def set_inet(self, level):
         """Which new TCP connections the module carries in both guests, where there is one."""
         if level != self.inet:
-            # Without the module there is none, and nobody asks for another level than 0.
+            setting = "/proc/sys/net/fgdp/inet"
             for guest in "ab":
-                self.exec(guest, "sh", "-c", f"echo {level} >/proc/sys/net/fgdp/inet")
+                self.exec(guest, "sh", "-c", f"[ {level} = 0 -a ! -e {setting} ] || echo {level} >{setting}")
             self.inet = level
 
     def guest_id(self, guest):
