@@ -223,3 +223,41 @@ bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *
 {
 	return (msg->msg_flags & MSG_ZEROCOPY) && !msg->msg_ubuf && sock_flag(sk, SOCK_ZEROCOPY);
 }
+
+/* Whether the program or the kernel wants to know how many bytes a receive leaves. */
+bool fgdp_helper_tcp_wants_inq(const struct sock *sk, const struct msghdr *msg)
+{
+	return tcp_sk(sk)->recvmsg_inq || msg->msg_get_inq;
+}
+
+/*
+ * Says so, with @more bytes beside TCP's. An @end that is still to be read
+ * counts as a byte if there is no other, as TCP's does.
+ */
+void fgdp_helper_tcp_put_inq(const struct sock *sk, struct msghdr *msg, u32 more, bool end)
+{
+	u32 copied = fgdp_helper_tcp_copied_seq(sk);
+	int inq = fgdp_helper_tcp_rcv_nxt(sk) - copied;
+
+	inq = max(inq, 0) + more;
+	if (!inq && (end || sock_flag(sk, SOCK_DONE)))
+		inq = 1;
+	msg->msg_inq = inq;
+	if (tcp_sk(sk)->recvmsg_inq)
+		put_cmsg(msg, SOL_TCP, TCP_CM_INQ, sizeof(inq), &inq);
+}
+
+/* Whether the program has asked for what only TCP has: packets' times, a pace, a place to peek from. */
+bool fgdp_helper_tcp_is_needed(const struct sock *sk)
+{
+	return sock_flag(sk, SOCK_RCVTSTAMP) || READ_ONCE(sk->sk_tsflags) ||
+	       READ_ONCE(sk->sk_peek_off) >= 0 || READ_ONCE(sk->sk_max_pacing_rate) != ~0UL;
+}
+
+/* What TCP says of a message's ancillary data. */
+int fgdp_helper_tcp_check_control(struct sock *sk, struct msghdr *msg)
+{
+	struct sockcm_cookie cookie = {};
+
+	return msg->msg_controllen && sock_cmsg_send(sk, msg, &cookie) ? -EINVAL : 0;
+}

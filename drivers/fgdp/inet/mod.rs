@@ -184,6 +184,9 @@ impl Hook for Inet {
         if facts.has_sent() {
             return stays(Why::Early);
         }
+        if sk.is_tcp_needed() {
+            return stays(Why::Program);
+        }
         let port = if active {
             facts.peer_port()
         } else {

@@ -295,12 +295,21 @@ impl Path {
         }
     }
 
+    /// Bytes that can be read beside those that TCP has, and whether the end has come behind them.
+    pub(super) fn unread(&self, sk: &TcpSock) -> (u32, bool) {
+        match self.source(sk) {
+            Source::Ring(n) => (n, false),
+            // Those that TCP does not have yet come first.
+            Source::TcpUntil(n) if sk.rcv_nxt().wrapping_sub(sk.copied_seq()) >= n => {
+                (self.conn().map_or(0, |conn| conn.readable()), false)
+            }
+            source => (0, source == Source::End),
+        }
+    }
+
     /// Bytes in rings: unread here, unread there.
     pub(super) fn queued(&self, sk: &TcpSock) -> (u32, u32) {
-        let inq = match self.source(sk) {
-            Source::Ring(n) => n,
-            _ => 0,
-        };
+        let inq = self.unread(sk).0;
         let outq = self.conn().filter(|_| !self.is_plain());
         (inq, outq.map_or(0, |conn| conn.unacked()))
     }

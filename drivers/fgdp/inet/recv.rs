@@ -23,6 +23,10 @@ pub(super) fn recv(
     if path.is_plain() || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
         return sk.tcp_recv(msg, len, flags);
     }
+    if sk.is_tcp_needed() {
+        path.step_aside(sk);
+        return sk.tcp_recv(msg, len, flags);
+    }
     let mut call = Call {
         path,
         sk,
@@ -35,14 +39,20 @@ pub(super) fn recv(
     loop {
         match call.step(msg, len - call.copied) {
             Ok(Step::Got(n)) => call.copied += n,
-            Ok(Step::Over(n)) => return Ok(call.copied + n),
-            Err(_) if call.copied > 0 => return Ok(call.copied),
+            Ok(Step::Over(n)) => {
+                call.copied += n;
+                break;
+            }
+            Ok(Step::Tcp(n)) => return Ok(n),
+            Err(_) if call.copied > 0 => break,
             Err(e) => return Err(e),
         }
         if call.copied >= len && len > 0 {
-            return Ok(call.copied);
+            break;
         }
     }
+    sk.tell_unread(msg, || path.unread(sk));
+    Ok(call.copied)
 }
 
 enum Step {
@@ -50,6 +60,8 @@ enum Step {
     Got(usize),
     /// So many, and no more.
     Over(usize),
+    /// TCP has answered the whole call.
+    Tcp(usize),
 }
 
 struct Call<'a> {
@@ -66,7 +78,7 @@ impl Call<'_> {
         match self.path.source(self.sk) {
             // What TCP says, it says to the caller.
             Source::Back if self.copied == 0 => {
-                self.sk.tcp_recv(msg, left, self.flags).map(Step::Over)
+                self.sk.tcp_recv(msg, left, self.flags).map(Step::Tcp)
             }
             Source::Back | Source::Tcp => self.tcp(msg, left),
             Source::TcpUntil(n) => self.tcp(msg, left.min(n as usize)),
@@ -93,7 +105,7 @@ impl Call<'_> {
     /// Takes what TCP has, without waiting in its code: the next byte may come by the ring.
     fn tcp(&mut self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Step> {
         let flags = (self.flags | MSG_DONTWAIT) & !MSG_WAITALL;
-        match self.sk.tcp_recv(msg, left, flags) {
+        match self.sk.tcp_recv_bytes(msg, left, flags) {
             Ok(0) => Ok(Step::Over(0)),
             Ok(n) if self.is_peek() => self.peek_on(msg, left, n),
             Ok(n) if self.copied + n >= self.target && n < left => Ok(Step::Over(n)),

@@ -22,11 +22,12 @@ pub(super) fn send(
     if path.is_plain() {
         return sk.tcp_send(msg, len);
     }
-    if msg.flags() & MSG_OOB != 0 || sk.wants_zerocopy(msg) {
+    if msg.flags() & MSG_OOB != 0 || sk.wants_zerocopy(msg) || sk.is_tcp_needed() {
         // Urgent data has its place among TCP's numbers, and completions are TCP's.
         path.step_aside(sk);
         return sk.tcp_send(msg, len);
     }
+    sk.check_control(msg)?;
     let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
     let mut sent = 0usize;
     // A call with nothing to send has TCP's errors, too.

@@ -62,6 +62,13 @@ impl<'a> SendMsg<'a> {
     }
 }
 
+/// A place in a message's room for ancillary data.
+pub(super) struct Control {
+    at: ffi::msghdr__bindgen_ty_1,
+    room: usize,
+    flags: kernel::ffi::c_uint,
+}
+
 /// A message to fill.
 pub(crate) struct RecvMsg<'a> {
     raw: &'a mut ffi::msghdr,
@@ -80,6 +87,22 @@ impl<'a> RecvMsg<'a> {
 
     pub(super) fn raw_mut(&mut self) -> *mut ffi::msghdr {
         &raw mut *self.raw
+    }
+
+    /// Where ancillary data goes next.
+    pub(super) fn control(&self) -> Control {
+        Control {
+            at: self.raw.__bindgen_anon_1,
+            room: self.raw.msg_controllen,
+            flags: self.raw.msg_flags,
+        }
+    }
+
+    /// Takes ancillary data back that came since [`RecvMsg::control`].
+    pub(super) fn set_control(&mut self, control: Control) {
+        self.raw.__bindgen_anon_1 = control.at;
+        self.raw.msg_controllen = control.room;
+        self.raw.msg_flags = control.flags;
     }
 
     /// Adds to the flags that the call returns.

@@ -172,6 +172,31 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_tcp_wants_zerocopy(self.raw(), msg.raw()) }
     }
 
+    /// Whether the program has asked for what only TCP has.
+    pub(crate) fn is_tcp_needed(&self) -> bool {
+        // SAFETY: A live TCP socket, by the type's invariant.
+        unsafe { ffi::fgdp_helper_tcp_is_needed(self.raw()) }
+    }
+
+    /// What TCP says of the ancillary data of `msg`.
+    pub(crate) fn check_control(&self, msg: &mut SendMsg<'_>) -> Result {
+        // SAFETY: A live TCP socket, by the type's invariant; `msg` is exclusively ours.
+        kernel::error::to_result(unsafe {
+            ffi::fgdp_helper_tcp_check_control(self.raw(), msg.raw_mut())
+        })
+    }
+
+    /// Tells whoever wants to know (`TCP_INQ`) how many bytes are left: `more` says so beside those that TCP has, and
+    /// whether an end is.
+    pub(crate) fn tell_unread(&self, msg: &mut RecvMsg<'_>, more: impl FnOnce() -> (u32, bool)) {
+        // SAFETY: A live TCP socket, by the type's invariant.
+        if unsafe { ffi::fgdp_helper_tcp_wants_inq(self.raw(), msg.raw_mut()) } {
+            let (bytes, end) = more();
+            // SAFETY: As above; `msg` is exclusively ours.
+            unsafe { ffi::fgdp_helper_tcp_put_inq(self.raw(), msg.raw_mut(), bytes, end) };
+        }
+    }
+
     /// Whether bytes may be sent: the connection is up and not shut down on this side.
     pub(crate) fn may_send(&self) -> bool {
         matches!(self.state(), TCP_ESTABLISHED | TCP_CLOSE_WAIT)
@@ -190,6 +215,19 @@ impl TcpSock {
         let send = self.base().sendmsg.ok_or(EINVAL)?;
         // SAFETY: A live TCP socket; `msg` is exclusively ours.
         result(unsafe { send(self.raw(), msg.raw_mut(), len) })
+    }
+
+    /// TCP's `recvmsg`, without the ancillary data.
+    pub(crate) fn tcp_recv_bytes(
+        &self,
+        msg: &mut RecvMsg<'_>,
+        len: usize,
+        flags: u32,
+    ) -> Result<usize> {
+        let control = msg.control();
+        let result = self.tcp_recv(msg, len, flags);
+        msg.set_control(control);
+        result
     }
 
     /// TCP's `recvmsg`.

@@ -101,6 +101,10 @@ impl Sock {
         sys::get_option(self.as_fd(), libc::SOL_TCP, option)
     }
 
+    pub fn set_tcp(&self, option: i32, value: i32) -> nix::Result<()> {
+        sys::set_tcp_option(self.as_fd(), option, value)
+    }
+
     pub fn set_timeout(&self, option: i32, value: Duration) -> nix::Result<()> {
         sys::set_timeout(self.as_fd(), option, value)
     }

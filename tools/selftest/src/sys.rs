@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! System calls that no library offers for a family that it does not know. All unsafe code of this program.
 
+pub mod ancillary;
+pub mod memory;
+
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::{size_of, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -102,10 +105,14 @@ pub fn getpeername(fd: BorrowedFd) -> Result<Vec<u8>> {
 }
 
 fn set<T>(fd: BorrowedFd, option: i32, value: &T) -> Result<()> {
+    set_at(fd, libc::SOL_SOCKET, option, value)
+}
+
+fn set_at<T>(fd: BorrowedFd, level: i32, option: i32, value: &T) -> Result<()> {
     let len = size_of::<T>() as u32;
     let ptr = std::ptr::from_ref(value).cast();
     // SAFETY: The kernel reads as many bytes as the value has.
-    let res = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, ptr, len) };
+    let res = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, ptr, len) };
     Errno::result(res).map(drop)
 }
 
@@ -130,6 +137,11 @@ pub fn set_linger(fd: BorrowedFd, seconds: i32) -> Result<()> {
         l_linger: seconds,
     };
     set(fd, libc::SO_LINGER, &value)
+}
+
+/// Sets an option of level `SOL_TCP` that is an int.
+pub fn set_tcp_option(fd: BorrowedFd, option: i32, value: i32) -> Result<()> {
+    set_at(fd, libc::SOL_TCP, option, &value)
 }
 
 /// Reads an option of `level` that is an int.
@@ -320,73 +332,6 @@ pub fn alarm(every: Duration) -> Result<()> {
     // SAFETY: The kernel reads `timer` and writes nothing.
     Errno::result(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) })
         .map(drop)
-}
-
-/// Two pages of memory of which the second cannot be accessed; the slice is the first page.
-pub struct GuardedPage(*mut u8);
-
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
-
-impl GuardedPage {
-    /// Maps them.
-    pub fn new() -> Result<Self> {
-        // SAFETY: A new anonymous mapping; the second page of it is made inaccessible.
-        unsafe {
-            let ptr = libc::mmap(
-                std::ptr::null_mut(),
-                2 * PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            if ptr == libc::MAP_FAILED {
-                return Err(Errno::last());
-            }
-            let this = Self(ptr.cast());
-            Errno::result(libc::mprotect(ptr.add(PAGE).cast(), PAGE, libc::PROT_NONE))?;
-            Ok(this)
-        }
-    }
-
-    /// The page that can be accessed.
-    pub fn page(&mut self) -> &mut [u8] {
-        // SAFETY: The first page is mapped as long as `self` lives.
-        unsafe { std::slice::from_raw_parts_mut(self.0, PAGE) }
-    }
-
-    /// `send(2)` of `before` bytes of the page and `after` bytes behind it.
-    pub fn send(&self, fd: BorrowedFd, before: usize, after: usize) -> Result<usize> {
-        let before = before.min(PAGE);
-        // SAFETY: The pointer stays within the page; what lies behind faults in the kernel.
-        unsafe {
-            let start = self.0.add(PAGE - before);
-            count(libc::send(
-                fd.as_raw_fd(),
-                start.cast(),
-                before + after,
-                libc::MSG_NOSIGNAL,
-            ))
-        }
-    }
-
-    /// `recv(2)` to `before` bytes of the page and `after` bytes behind it.
-    pub fn recv(&mut self, fd: BorrowedFd, before: usize, after: usize) -> Result<usize> {
-        let before = before.min(PAGE);
-        // SAFETY: The pointer stays within the page; what lies behind faults in the kernel.
-        unsafe {
-            let start = self.0.add(PAGE - before);
-            count(libc::recv(fd.as_raw_fd(), start.cast(), before + after, 0))
-        }
-    }
-}
-
-impl Drop for GuardedPage {
-    fn drop(&mut self) {
-        // SAFETY: Mapped by `new`, not used from now on.
-        unsafe { libc::munmap(self.0.cast(), 2 * PAGE) };
-    }
 }
 
 /// Runs one io_uring operation to its end; its result, or the error that it gave.

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags as PollFlags;
 
 use crate::case::{Case, Ctx, Kind};
-use crate::sys::GuardedPage;
+use crate::sys::memory::{GuardedPage, PAGE};
 use crate::{same, sys, want};
 
 pub const CASES: &[Case] = &[
@@ -71,7 +71,7 @@ fn middle_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
     let content = ctx.pattern(0);
     let mut page = GuardedPage::new()?;
-    let half = sys::PAGE - 1000;
+    let half = PAGE - 1000;
     content.fill(0, &mut page.page()[half..]);
     // The part that can be read is sent, or nothing at all.
     let sent = match page.send(sock.as_fd(), 1000, 1000) {

@@ -2,6 +2,7 @@
 //! The cases, by what they are about.
 
 mod accept;
+mod ancillary;
 mod close;
 mod connect;
 mod files;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Case> {
         poll::CASES,
         options::CASES,
         flags::CASES,
+        ancillary::CASES,
         memory::CASES,
         files::CASES,
         signals::CASES,
