@@ -78,17 +78,29 @@ fn send_stream(
     Ok(sent)
 }
 
+/// A message of at most this part of a ring waits for space as a whole.
+const WHOLE: u32 = 16;
+
 /// How often pages may vanish between being brought in and being copied.
 pub(crate) const FAULTS: u32 = 64;
 
 /// Writes what fits now; 0 when the ring is full.
 pub(crate) fn write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
+    // A reader that is awake sees each part, and takes it for the message.
+    let mut parts = false;
     for _ in 0..FAULTS {
-        match try_write(sk, conn, msg) {
-            // Not under the lock: user memory may take for ever to come.
-            Err(e) if e == EFAULT && msg.fault_in(1) => {}
+        match try_write(sk, conn, msg, parts) {
+            Err(e) if e == EFAULT => {}
             result => return result,
         }
+        // Not under the lock: user memory may take for ever to come.
+        let want = u32::try_from(msg.remaining()).map_or(CHUNK, |n| n.min(CHUNK));
+        let there = msg.fault_in(want);
+        if there == 0 {
+            break;
+        }
+        // What has come may have gone again.
+        parts = true;
     }
     Err(EFAULT)
 }
@@ -107,7 +119,13 @@ enum Short {
 }
 
 /// Writes a short message if nothing is in its way, under the connection's lock.
-fn try_short(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>, len: u32) -> Result<Short> {
+fn try_short(
+    sk: &AnySock,
+    conn: &Connection,
+    msg: &mut SendMsg<'_>,
+    len: u32,
+    parts: bool,
+) -> Result<Short> {
     conn.with_phase(|proto, view, phase| {
         let shut = proto.peer_rx_shut(view)?;
         let Some(at) = proto
@@ -121,16 +139,21 @@ fn try_short(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>, len: u32) -
             .copy_from_iter(at.off, at.len as usize, msg.iter()) as u32
         {
             0 => Ok(Short::Fault),
+            n if n < len && !parts => {
+                msg.revert(n);
+                Ok(Short::Fault)
+            }
             n => Ok(Short::Sent(n, proto.tx_publish(view, n)?)),
         }
     })
 }
 
-fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
+/// As [`write`]; without `parts`, only if all of the user's memory is there.
+fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>, parts: bool) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
     if want <= SHORT {
-        match try_short(sk, conn, msg, want)? {
+        match try_short(sk, conn, msg, want, parts)? {
             Short::Sent(n, notify) => {
                 sent(conn, n, notify);
                 return Ok(n as usize);
@@ -146,13 +169,17 @@ fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<u
     })??;
     if spans.bytes() < step || conn.tx_short.load(Relaxed) {
         let free = space(sk, conn, want)?;
+        if free < want && want <= conn.tx_ring_bytes() / WHOLE {
+            return Ok(0);
+        }
         spans = conn.with(|proto, view| Ok(proto.tx_spans(view, 0, free.min(step))))?;
         if spans.bytes() == 0 {
             return Ok(0);
         }
     }
     let copied = copy(conn, msg, &spans);
-    if copied == 0 {
+    if copied == 0 || (copied < spans.bytes() && !parts) {
+        msg.revert(copied);
         return Err(EFAULT);
     }
     if let Err(e) = publish(conn, copied) {
@@ -218,7 +245,7 @@ fn send_record(
                     drop(tx);
                     msg.revert(copied);
                     faults += 1;
-                    if faults > FAULTS || !msg.fault_in(len) {
+                    if faults > FAULTS || msg.fault_in(len) == 0 {
                         return Err(EFAULT);
                     }
                     continue;
@@ -263,7 +290,7 @@ fn space(sk: &AnySock, conn: &Connection, want: u32) -> Result<u32> {
     if size >= max || pending {
         return Ok(free);
     }
-    let enough = free > 0 && (free >= want.min(max) || size >= want);
+    let enough = free >= want.min(max);
     // Who polls sends when there is space, and so never finds it short.
     if enough && !conn.tx_short.load(Relaxed) {
         return Ok(free);

@@ -47,12 +47,12 @@ impl<'a> SendMsg<'a> {
         unsafe { IovSource::from_raw((&raw mut self.raw.msg_iter).cast()) }
     }
 
-    /// Brings the next `len` bytes of user memory in; false if not even the first is there. Sleeps.
-    pub(crate) fn fault_in(&mut self, len: u32) -> bool {
+    /// Brings the next `len` bytes of user memory in, as far as they are there; how many that are. Sleeps.
+    pub(crate) fn fault_in(&mut self, len: u32) -> u32 {
         // SAFETY: The iterator is valid and exclusively ours.
         let missing =
             unsafe { ffi::fgdp_helper_fault_in_readable(&self.raw.msg_iter, len as usize) };
-        missing < len as usize
+        len.saturating_sub(missing as u32)
     }
 
     /// Takes the last `n` bytes back. The caller has copied at least as many in this call.

@@ -9,12 +9,14 @@ use anyhow::{anyhow, ensure, Result};
 use crate::case::{Case, Ctx};
 use crate::pattern::{Pattern, Random};
 use crate::sock::Sock;
-use crate::{same, want};
+use crate::sys::memory::Fresh;
+use crate::{same, sys, want};
 
 pub const CASES: &[Case] = &[
     Case::stream("stream_one_way", one_way_client, one_way_server).within(180),
     Case::stream("stream_both_ways", both_client, both_server).within(240),
     Case::stream("stream_small_writes", small_client, small_server).within(120),
+    Case::stream("stream_whole_messages", whole_client, whole_server).within(120),
     Case::stream("stream_slow_reader", slow_client, slow_server).within(120),
     Case::stream("stream_ping_pong", ping_client, pong_server).within(120),
     Case::stream(
@@ -121,6 +123,45 @@ fn small_server(ctx: &mut Ctx) -> Result<()> {
     let all = sock.recv_to_end()?;
     same!(all.len().to_string(), ctx.wait_value("sent")?);
     ctx.pattern(0).check(0, &all)
+}
+
+const WHOLE: u64 = 300;
+
+/// How long a message is, and how much of it is not zero: the memory behind that was never used.
+fn whole_message(random: &mut Random) -> (usize, usize) {
+    let len = random.between(1, 16_000);
+    (len, random.between(0, len))
+}
+
+/// A message that there is room for comes as a whole: no reader sees how it is copied.
+fn whole_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    let mut random = Random(8);
+    for round in 0..WHOLE {
+        let (len, full) = whole_message(&mut random);
+        let mut memory = Fresh::new(len)?;
+        ctx.pattern(round).fill(0, &mut memory.bytes_mut()[..full]);
+        want!(sock.send(memory.bytes()), Ok(n) if n == len);
+        want!(sock.recv(&mut [0]), Ok(1));
+    }
+    Ok(())
+}
+
+fn whole_server(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.accept_one()?;
+    let mut random = Random(8);
+    let mut buf = vec![0; 32_000];
+    // Whatever is sent wakes it at once.
+    sys::run_first(true)?;
+    for round in 0..WHOLE {
+        let (len, full) = whole_message(&mut random);
+        want!((round, sock.recv(&mut buf)), (_, Ok(n)) if n == len);
+        ctx.pattern(round).check(0, &buf[..full])?;
+        ensure!(buf[full..len].iter().all(|byte| *byte == 0), "not zero");
+        want!(sock.send(&[1]), Ok(1));
+    }
+    sys::run_first(false)?;
+    sock.expect_eof()
 }
 
 const SLOW: u64 = 3 << 20;
