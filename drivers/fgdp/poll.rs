@@ -4,7 +4,7 @@
 
 use crate::conn::{Connection, Phase};
 use crate::inet::Path;
-use crate::proto::stream::{Source, TxPath};
+use crate::proto::stream::{Conn, Source, TxPath};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
 use crate::sys::net::tcp::TcpSock;
@@ -17,6 +17,13 @@ const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
 /// How often a poll looks while the peer changes things.
 const LOOKS: u32 = 4;
 
+/// Whether `avail` bytes are as many as `SO_RCVLOWAT` asks for, or so many that the sender may sleep until half of the
+/// ring is free.
+fn is_enough(sk: &AnySock, proto: &Conn, avail: u32) -> bool {
+    let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
+    avail > 0 && avail >= low.min(proto.rx_size() / 2)
+}
+
 /// The events of `conn`, as TCP would have them; asks to be woken when more data or space comes.
 ///
 /// More data wakes even when there was some: that is an edge for EPOLLET.
@@ -26,7 +33,6 @@ pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
         Phase::Dead => return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP,
         Phase::Open => {}
     }
-    let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
     // Arming may find that something changed already; then looking again finds it. A peer that goes
     // on changing things makes the socket look readable once in vain.
     let mut mask = 0;
@@ -41,14 +47,14 @@ pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
             let writable = size == 0 || free >= enough || proto.arm_space(view, enough)?;
             let broken_pipe = proto.peer_rx_shut(view)?;
             Ok((
-                avail,
+                is_enough(sk, proto, avail),
                 writable || broken_pipe,
                 proto.rx_fin(),
                 proto.rx_reset(),
                 more,
             ))
         });
-        let Ok((avail, writable, fin, reset, again)) = look else {
+        let Ok((enough, writable, fin, reset, again)) = look else {
             return READABLE | WRITABLE | EPOLLHUP | EPOLLRDHUP | EPOLLERR;
         };
         let mut down = sk.shutdown_mask();
@@ -62,7 +68,7 @@ pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
         if down & RCV_SHUTDOWN != 0 {
             mask |= READABLE | EPOLLRDHUP;
         }
-        if avail >= low && avail > 0 {
+        if enough {
             mask |= READABLE;
         }
         if writable || down & SEND_SHUTDOWN != 0 {
@@ -114,16 +120,16 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
             }
         }
     }
-    let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
     for _ in 0..LOOKS {
         match path.source(sk) {
             Source::Ring(_) => {
                 // What was seen since does not wake anybody: it counts here.
                 let look = conn.with_rx(|proto, view, avail| {
-                    Ok((avail, proto.arm_data(view)?, proto.rx_fin()))
+                    let enough = is_enough(sk, proto, avail);
+                    Ok((enough, proto.arm_data(view)?, proto.rx_fin()))
                 });
-                let (avail, more, fin) = look.unwrap_or((0, true, false));
-                if (avail > 0 && avail >= low) || fin {
+                let (enough, more, fin) = look.unwrap_or((false, true, false));
+                if enough || fin {
                     mask |= READABLE;
                 }
                 if fin {

@@ -30,6 +30,11 @@ impl Conn {
         Ok(self.rx_unread())
     }
 
+    /// Size of the ring that is read from, 0 without one.
+    pub fn rx_size(&self) -> u32 {
+        self.rx.ring.size()
+    }
+
     pub(super) fn rx_unread(&self) -> u32 {
         // After DONE the peer may use the frames for something else; after STOP
         // the head is final.

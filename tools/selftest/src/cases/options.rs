@@ -18,6 +18,12 @@ pub const CASES: &[Case] = &[
     Case::stream("so_sndbuf_bounds", sndbuf_client, keep_server).fgdp(),
     Case::stream("so_rcvlowat", rcvlowat_client, rcvlowat_server),
     Case::stream("so_rcvlowat_eof", rcvlowat_eof_client, rcvlowat_eof_server),
+    Case::stream(
+        "so_rcvlowat_large",
+        rcvlowat_large_client,
+        rcvlowat_large_server,
+    )
+    .within(60),
     Case::stream("so_rcvtimeo", rcvtimeo_client, keep_server),
     Case::records("so_rcvtimeo", rcvtimeo_client, keep_server),
     Case::stream(
@@ -132,6 +138,35 @@ fn rcvlowat_eof_server(ctx: &mut Ctx) -> Result<()> {
     ctx.wait("ready")?;
     want!(sock.send(&[1; 10]), Ok(10));
     Ok(())
+}
+
+/// More than buffers may hold: what there is room for is enough then.
+fn rcvlowat_large_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    sock.set(libc::SO_RCVLOWAT, 3 << 20)?;
+    ctx.tell("ready")?;
+    let mut all = 0;
+    let mut buf = vec![0; 8 << 20];
+    loop {
+        want!(sock.poll(PollFlags::EPOLLIN, PATIENCE)?, events if events.contains(PollFlags::EPOLLIN));
+        match sock.recv_flags(&mut buf, libc::MSG_DONTWAIT)? {
+            0 => break,
+            n => {
+                ctx.pattern(0).check(all, &buf[..n])?;
+                all += n as u64;
+            }
+        }
+    }
+    same!(all, LARGE as u64);
+    Ok(())
+}
+
+const LARGE: usize = 12 << 20;
+
+fn rcvlowat_large_server(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.accept_one()?;
+    ctx.wait("ready")?;
+    sock.send_all(&ctx.pattern(0).bytes(0, LARGE))
 }
 
 fn rcvtimeo_client(ctx: &mut Ctx) -> Result<()> {
