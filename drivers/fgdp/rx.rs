@@ -319,9 +319,6 @@ pub(crate) fn wait_data(
     timeo: &mut isize,
     stop: impl Fn(&Conn) -> bool,
 ) -> Result {
-    if *timeo == 0 {
-        return Err(EAGAIN);
-    }
     // Once reading has stopped, no byte comes by the ring.
     let is_ready = |proto: &Conn, avail| {
         avail > seen || proto.rx_fin() || proto.rx_reset() || proto.rx_stopped() || stop(proto)
@@ -330,6 +327,15 @@ pub(crate) fn wait_data(
         conn.with_rx(|proto, _, avail| Ok(is_ready(proto, avail)))
             .unwrap_or(true)
     };
+    if *timeo == 0 {
+        // Not everybody polls again who was woken and now reads until there is nothing (io_uring).
+        let arm = || conn.with_rx(|proto, view, _| proto.arm_data(view));
+        return if sk.has_sleeper() && arm().unwrap_or(false) && looks_ready() {
+            Ok(())
+        } else {
+            Err(EAGAIN)
+        };
+    }
     conn.rx_spin.wait(conn.patience(sk), looks_ready, || {
         conn.counters.rx_waits.add(1, Relaxed);
         sk.wait(timeo, || {

@@ -118,6 +118,7 @@ struct net *fgdp_helper_sock_net(const struct sock *sk);
 int fgdp_helper_sock_error(struct sock *sk);
 long fgdp_helper_sock_rcvtimeo(const struct sock *sk, bool noblock);
 long fgdp_helper_sock_sndtimeo(const struct sock *sk, bool noblock);
+bool fgdp_helper_sk_has_sleeper(struct sock *sk);
 int fgdp_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len);
 int fgdp_helper_sock_intr_errno(long timeo);
 void fgdp_helper_sock_poll_wait(struct file *filp, struct socket *sock,

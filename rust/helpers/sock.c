@@ -46,6 +46,16 @@ long fgdp_helper_sock_sndtimeo(const struct sock *sk, bool noblock)
 	return sock_sndtimeo(sk, noblock);
 }
 
+bool fgdp_helper_sk_has_sleeper(struct sock *sk)
+{
+	bool any;
+
+	rcu_read_lock();
+	any = skwq_has_sleeper(rcu_dereference(sk->sk_wq));
+	rcu_read_unlock();
+	return any;
+}
+
 int fgdp_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len)
 {
 	return sock_rcvlowat(sk, waitall, len);

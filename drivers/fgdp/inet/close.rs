@@ -72,3 +72,10 @@ pub(super) fn close(path: &Arc<Path>, sk: &TcpSock, timeout: isize) -> bool {
     path.ask(todo::FIN | todo::CLOSE);
     false
 }
+
+/// TCP resets the connection now: for the peer that is no end of what the ring carries.
+pub(super) fn disconnect(path: &Path) {
+    if let Some(conn) = path.conn().filter(|_| path.is_agreed()) {
+        conn.close(true);
+    }
+}

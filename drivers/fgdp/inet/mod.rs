@@ -266,6 +266,10 @@ impl Hook for Inet {
         close::close(path, sk, timeout)
     }
 
+    fn disconnect(path: &Arc<Path>) {
+        close::disconnect(path);
+    }
+
     fn step_aside(path: &Arc<Path>, sk: &TcpSock) {
         path.step_aside(sk);
     }

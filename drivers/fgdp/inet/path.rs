@@ -307,6 +307,21 @@ impl Path {
         }
     }
 
+    /// As [`Path::unread`]; if there are none, whoever waits for the socket's events is told of more without asking again.
+    pub(super) fn unread_or_arm(&self, sk: &TcpSock) -> (u32, bool) {
+        let seen = self.unread(sk);
+        let conn = self.conn().filter(|_| seen == (0, false));
+        let more = conn.is_some_and(|conn| {
+            let armed = conn.with_rx(|proto, view, _| proto.arm_data(view));
+            armed.unwrap_or(false)
+        });
+        if more {
+            self.unread(sk)
+        } else {
+            seen
+        }
+    }
+
     /// Bytes in rings: unread here, unread there.
     pub(super) fn queued(&self, sk: &TcpSock) -> (u32, u32) {
         let inq = self.unread(sk).0;

@@ -51,7 +51,7 @@ pub(super) fn recv(
             break;
         }
     }
-    sk.tell_unread(msg, || path.unread(sk));
+    sk.tell_unread(msg, || path.unread_or_arm(sk));
     Ok(call.copied)
 }
 

@@ -102,6 +102,12 @@ impl AnySock {
         /// Sets the error that the next call returns.
         set set_err_word, sk_err: i32
     }
+    /// Whether somebody sleeps on the socket, or waits for its events.
+    pub(crate) fn has_sleeper(&self) -> bool {
+        // SAFETY: The socket is live.
+        unsafe { ffi::fgdp_helper_sk_has_sleeper(self.raw()) }
+    }
+
     /// `SO_SNDBUF` as the kernel keeps it, twice what was asked for; `None` if nobody has asked.
     pub(crate) fn fixed_sndbuf(&self) -> Option<u32> {
         // SAFETY: The socket is live.

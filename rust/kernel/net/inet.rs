@@ -65,6 +65,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     fn shutdown(path: &Arc<Self::Path>, sk: &TcpSock, how: u8) -> bool;
     /// The last file reference is gone; true if TCP's close is to follow now, else the hook calls it later.
     fn close(path: &Arc<Self::Path>, sk: &TcpSock, timeout: isize) -> bool;
+    /// `connect(2)` to no address: TCP resets the connection now, and what rings have is void. The socket is locked.
+    fn disconnect(path: &Arc<Self::Path>);
     /// Something needs the connection to be plain TCP: goes back, and waits for it. The socket is not locked.
     fn step_aside(path: &Arc<Self::Path>, sk: &TcpSock);
     /// The socket is left or destroyed: no call will find the state. With `grace` one may just be finding it: this
@@ -435,6 +437,9 @@ unsafe extern "C" fn close<H: Hook>(sk: *mut ffi::sock, timeout: c_long) {
 unsafe extern "C" fn disconnect<H: Hook>(sk: *mut ffi::sock, flags: c_int) -> c_int {
     // SAFETY: By this function's contract.
     let sock = unsafe { TcpSock::from_raw(sk) };
+    if let Some(path) = path::<H>(sk) {
+        H::disconnect(&path);
+    }
     // The ULP would keep the socket from listening later.
     sock.leave::<H>();
     match sock.base().disconnect {

@@ -35,6 +35,14 @@ impl Kind {
     }
 }
 
+/// Which families a case says something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    Any,
+    Fgdp,
+    Tcp,
+}
+
 /// One side of a case.
 pub type Side = fn(&mut Ctx) -> Result<()>;
 
@@ -43,8 +51,8 @@ pub type Side = fn(&mut Ctx) -> Result<()>;
 pub struct Case {
     pub name: &'static str,
     pub kind: Kind,
-    /// Says something about `AF_FGDP` only, so it is not run over TCP.
-    pub fgdp_only: bool,
+    /// The families that it is run over.
+    pub families: Families,
     /// Seconds that it may take.
     pub seconds: u64,
     pub client: Side,
@@ -57,7 +65,7 @@ impl Case {
         Self {
             name,
             kind: Kind::Stream,
-            fgdp_only: false,
+            families: Families::Any,
             seconds: 30,
             client,
             server,
@@ -69,7 +77,7 @@ impl Case {
         let case = Self::stream(name, client, server);
         Self {
             kind: Kind::SeqPacket,
-            fgdp_only: true,
+            families: Families::Fgdp,
             ..case
         }
     }
@@ -77,8 +85,26 @@ impl Case {
     /// Not run over TCP.
     pub const fn fgdp(self) -> Self {
         Self {
-            fgdp_only: true,
+            families: Families::Fgdp,
             ..self
+        }
+    }
+
+    /// A case for TCP, carried or not.
+    pub const fn tcp(name: &'static str, client: Side, server: Side) -> Self {
+        let case = Self::stream(name, client, server);
+        Self {
+            families: Families::Tcp,
+            ..case
+        }
+    }
+
+    /// Whether it is run over `net`.
+    pub fn suits(&self, net: &Net) -> bool {
+        match self.families {
+            Families::Any => true,
+            Families::Fgdp => net.is_fgdp(),
+            Families::Tcp => !net.is_fgdp(),
         }
     }
 

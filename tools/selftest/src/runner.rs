@@ -133,7 +133,7 @@ fn end_child(child: Pid, stuck: bool) -> Result<String> {
 pub fn selected(net: Option<Net>, filter: &[String]) -> Vec<Case> {
     cases::all()
         .into_iter()
-        .filter(|case| net.is_none_or(|net| net.is_fgdp() || !case.fgdp_only))
+        .filter(|case| net.is_none_or(|net| case.suits(&net)))
         .filter(|case| {
             let name = case.full_name();
             filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()))

@@ -2,7 +2,9 @@
 //! System calls that no library offers for a family that it does not know. All unsafe code of this program.
 
 pub mod ancillary;
+pub mod bpf;
 pub mod memory;
+pub mod uring;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::{size_of, MaybeUninit};
@@ -10,7 +12,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use io_uring::{opcode, squeue, types, IoUring};
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::unistd::{ForkResult, Pid};
@@ -152,6 +153,54 @@ pub fn get_option(fd: BorrowedFd, level: i32, option: i32) -> Result<i32> {
     // SAFETY: The kernel writes at most the four bytes of the value.
     let res = unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, ptr, &mut len) };
     Errno::result(res).map(|_| value)
+}
+
+/// What `TCP_INFO` says.
+pub struct TcpInfo {
+    /// The state's number.
+    pub state: u8,
+    /// Bytes that the peer has acknowledged.
+    pub acked: u64,
+    /// Bytes that came.
+    pub received: u64,
+    /// Bytes that went, those that went twice included.
+    pub sent: u64,
+}
+
+/// Reads `TCP_INFO`.
+pub fn tcp_info(fd: BorrowedFd) -> Result<TcpInfo> {
+    // Longer than the structure of any kernel so far; what the kernel does not write stays zero.
+    let mut words = [0u64; 64];
+    let mut len = size_of_val(&words) as u32;
+    let ptr = words.as_mut_ptr().cast();
+    // SAFETY: The kernel writes at most as many bytes as the array has.
+    let res =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_TCP, libc::TCP_INFO, ptr, &mut len) };
+    Errno::result(res)?;
+    // By the offsets of struct tcp_info in <linux/tcp.h>.
+    Ok(TcpInfo {
+        state: words[0].to_ne_bytes()[0],
+        acked: words[120 / 8],
+        received: words[128 / 8],
+        sent: words[200 / 8],
+    })
+}
+
+const SOL_FGDP: i32 = 0x4647;
+const FGDP_CARRY: i32 = 1;
+
+/// Whether FGDP carries the TCP socket.
+pub fn carry(fd: BorrowedFd) -> Result<bool> {
+    get_option(fd, SOL_FGDP, FGDP_CARRY).map(|value| value != 0)
+}
+
+/// Gives the TCP socket back to TCP.
+pub fn set_carry(fd: BorrowedFd, on: bool) -> Result<()> {
+    let value = i32::from(on);
+    let (ptr, len) = (std::ptr::from_ref(&value).cast(), size_of::<i32>() as u32);
+    // SAFETY: The kernel reads the four bytes of the value.
+    Errno::result(unsafe { libc::setsockopt(fd.as_raw_fd(), SOL_FGDP, FGDP_CARRY, ptr, len) })
+        .map(drop)
 }
 
 /// `poll(2)` of one descriptor: the events that it has, none after `timeout`.
@@ -332,60 +381,6 @@ pub fn alarm(every: Duration) -> Result<()> {
     // SAFETY: The kernel reads `timer` and writes nothing.
     Errno::result(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) })
         .map(drop)
-}
-
-/// Runs one io_uring operation to its end; its result, or the error that it gave.
-///
-/// # Safety
-///
-/// The entry's buffers live until this returns.
-unsafe fn run_entry(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i32> {
-    // SAFETY: By this function's contract; it returns after the completion.
-    unsafe { ring.submission().push(entry) }.map_err(|_| Errno::EBUSY)?;
-    loop {
-        match ring.submit_and_wait(1) {
-            Ok(_) => break,
-            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-            Err(e) => return Err(Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))),
-        }
-    }
-    let completion = ring.completion().next().ok_or(Errno::EIO)?;
-    match completion.result() {
-        res if res < 0 => Err(Errno::from_raw(-res)),
-        res => Ok(res),
-    }
-}
-
-/// Accepts by io_uring.
-pub fn uring_accept(ring: &mut IoUring, fd: BorrowedFd) -> Result<OwnedFd> {
-    let fd = types::Fd(fd.as_raw_fd());
-    let entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build();
-    // SAFETY: The entry has no buffers; the descriptor that it returns is new.
-    unsafe { run_entry(ring, &entry).map(|new| OwnedFd::from_raw_fd(new)) }
-}
-
-/// Connects by io_uring.
-pub fn uring_connect(ring: &mut IoUring, fd: BorrowedFd, name: &[u8]) -> Result<()> {
-    let fd = types::Fd(fd.as_raw_fd());
-    let entry = opcode::Connect::new(fd, name.as_ptr().cast(), name.len() as u32).build();
-    // SAFETY: The name lives until this returns.
-    unsafe { run_entry(ring, &entry).map(drop) }
-}
-
-/// Sends by io_uring.
-pub fn uring_send(ring: &mut IoUring, fd: BorrowedFd, buf: &[u8]) -> Result<usize> {
-    let fd = types::Fd(fd.as_raw_fd());
-    let entry = opcode::Send::new(fd, buf.as_ptr(), buf.len() as u32).build();
-    // SAFETY: The buffer lives until this returns.
-    unsafe { run_entry(ring, &entry).map(|n| n as usize) }
-}
-
-/// Receives by io_uring.
-pub fn uring_recv(ring: &mut IoUring, fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
-    let fd = types::Fd(fd.as_raw_fd());
-    let entry = opcode::Recv::new(fd, buf.as_mut_ptr(), buf.len() as u32).build();
-    // SAFETY: The buffer lives until this returns.
-    unsafe { run_entry(ring, &entry).map(|n| n as usize) }
 }
 
 /// A shared mapping of a part of a file.

@@ -17,6 +17,7 @@ mod records;
 mod shutdown;
 mod signals;
 mod stream;
+mod tcp;
 mod uring;
 
 use crate::case::Case;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
         process::CASES,
         records::CASES,
         uring::CASES,
+        tcp::CASES,
         stream::CASES,
         many::CASES,
     ]
