@@ -3,40 +3,50 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{fence, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use fgdp_proto::proto::mem::Mem;
+use fgdp_proto::proto::mem::{Mem, MemMut};
 use fgdp_proto::proto::wire::{conn_entry, lane_area, DirEntry, HostHdr, MAX_LANES};
 
 use crate::pattern::Random;
 use crate::sys::Mapping;
 
+/// The devices of virtio's vendor, QEMU's doorbells among them.
+fn devices() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/bus/pci/devices")? {
+        let device = entry?.path();
+        if fs::read_to_string(device.join("vendor"))?.trim() == "0x1af4" {
+            found.push(device);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Physical address and length of each region of `device`; 0 for those that it has not.
+fn regions(device: &Path) -> Result<Vec<(u64, u64)>> {
+    // A line for each region: first address, last address, flags.
+    let lines = fs::read_to_string(device.join("resource"))?;
+    let region = |line: &str| {
+        let mut numbers = line
+            .split_whitespace()
+            .map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16));
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(first)), Some(Ok(last))) if last > first => (first, last - first + 1),
+            _ => (0, 0),
+        }
+    };
+    Ok(lines.lines().map(region).collect())
+}
+
 /// Physical address and length of region `bar` of the first FGDP device.
 fn region(bar: usize) -> Result<(u64, usize)> {
-    let mut devices: Vec<PathBuf> = fs::read_dir("/sys/bus/pci/devices")?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<_>>()?;
-    devices.sort();
-    for device in devices {
-        if fs::read_to_string(device.join("vendor"))?.trim() != "0x1af4" {
-            continue;
-        }
-        // A line for each region: first address, last address, flags.
-        let regions: Vec<(u64, u64)> = fs::read_to_string(device.join("resource"))?
-            .lines()
-            .map(|line| {
-                let mut numbers = line
-                    .split_whitespace()
-                    .map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16));
-                match (numbers.next(), numbers.next()) {
-                    (Some(Ok(first)), Some(Ok(last))) if last > first => (first, last - first + 1),
-                    _ => (0, 0),
-                }
-            })
-            .collect();
+    for device in devices()? {
+        let regions = regions(&device)?;
         let length = |n: usize| regions.get(n).map_or(0, |(_, length)| *length);
         // Of virtio's devices only this one has its slot and a larger group.
         if length(2) >= 1 << 20 && length(4) > length(2) {
@@ -55,10 +65,38 @@ fn map(bar: usize, write: bool) -> Result<Mapping> {
         .context("/dev/mem (boot with iomem=relaxed)")
 }
 
-/// The group's memory as the protocol's core reads it.
-struct Group<'a>(&'a Mapping);
+/// A register of `ivshmem-doorbell`: whom to interrupt, by which vector.
+const DOORBELL: usize = 12;
 
-impl Mem for Group<'_> {
+/// Rings lane `lane` of the member with doorbell id `id`, as the module does.
+pub fn ring(id: u32, lane: u32) -> Result<()> {
+    for device in devices()? {
+        if fs::read_to_string(device.join("device"))?.trim() == "0x1110" {
+            let (start, _) = *regions(&device)?.first().context("no registers")?;
+            let registers = Mapping::new(&device.join("resource0"), 0, 4096, true)?;
+            registers.write((start % 4096) as usize + DOORBELL, (id << 16) | lane);
+            return Ok(());
+        }
+    }
+    bail!("no doorbell device on the PCI bus")
+}
+
+/// A region as the protocol's core sees it.
+pub struct Memory(Mapping);
+
+impl Memory {
+    /// The own slot, to be written.
+    pub fn slot() -> Result<Self> {
+        map(2, true).map(Self)
+    }
+
+    /// The whole group, to be read.
+    pub fn group() -> Result<Self> {
+        map(4, false).map(Self)
+    }
+}
+
+impl Mem for Memory {
     fn size(&self) -> u64 {
         self.0.len() as u64
     }
@@ -78,14 +116,25 @@ impl Mem for Group<'_> {
     }
 }
 
-/// Where the slots are that the host's directory lists. The rest of the region is room for more guests: no memory is behind it,
-/// and the host answers each access by itself.
-fn slots(memory: &Mapping) -> Result<Vec<Range<usize>>> {
-    let group = Group(memory);
-    let host = HostHdr::read(&group).map_err(|e| anyhow!("the group's header: {e:?}"))?;
+impl MemMut for Memory {
+    fn store(&self, off: u64, value: u32) {
+        if let Ok(off) = usize::try_from(off) {
+            self.0.write(off, value.to_le());
+        }
+    }
+
+    fn store_release(&self, off: u64, value: u32) {
+        fence(Ordering::Release);
+        self.store(off, value);
+    }
+}
+
+/// The host's directory: slots that somebody has, and what it says about them.
+pub fn directory(group: &Memory) -> Result<Vec<(u32, DirEntry)>> {
+    let host = HostHdr::read(group).map_err(|e| anyhow!("the group's header: {e:?}"))?;
     let mut slots = Vec::new();
     for slot in 1..host.dir_entries {
-        let entry = DirEntry::read(&group, host.dir_offset, slot)
+        let entry = DirEntry::read(group, host.dir_offset, slot)
             .map_err(|e| anyhow!("entry {slot} of the directory: {e:?}"))?;
         let end = entry.slot_offset.saturating_add(entry.slot_size);
         ensure!(
@@ -93,18 +142,27 @@ fn slots(memory: &Mapping) -> Result<Vec<Range<usize>>> {
             "slot {slot} is outside the group's memory"
         );
         if entry.slot_size > 0 {
-            slots.push(entry.slot_offset as usize..end as usize);
+            slots.push((slot, entry));
         }
     }
     ensure!(!slots.is_empty(), "the directory lists no slot");
     Ok(slots)
 }
 
+/// Where the slots are that the host's directory lists. The rest of the region is room for more guests: no memory is behind it,
+/// and the host answers each access by itself.
+fn slots(group: &Memory) -> Result<Vec<Range<usize>>> {
+    let range = |(_, entry): &(u32, DirEntry)| {
+        entry.slot_offset as usize..(entry.slot_offset + entry.slot_size) as usize
+    };
+    Ok(directory(group)?.iter().map(range).collect())
+}
+
 const FIND_WINDOW: usize = 64 << 10;
 
 /// Whether `text` is anywhere in region `bar`; prints where.
 pub fn find(bar: usize, text: &str) -> Result<bool> {
-    let memory = map(bar, false)?;
+    let memory = Memory(map(bar, false)?);
     let needle = text.as_bytes();
     ensure!(
         !needle.is_empty() && needle.len() <= 4096 && !needle.contains(&0),
@@ -118,15 +176,15 @@ pub fn find(bar: usize, text: &str) -> Result<bool> {
     } else {
         Vec::from([Range {
             start: 0,
-            end: memory.len(),
+            end: memory.0.len(),
         }])
     };
     for range in &ranges {
         for at in range.clone().step_by(FIND_WINDOW) {
-            if memory.is_zero(at, FIND_WINDOW) {
+            if memory.0.is_zero(at, FIND_WINDOW) {
                 continue;
             }
-            let n = memory.read(at, &mut window);
+            let n = memory.0.read(at, &mut window);
             if let Some(offset) = memchr::memmem::find(&window[..n], needle) {
                 println!("found at offset {:#x} of region {bar}", at + offset);
                 return Ok(true);

@@ -11,6 +11,7 @@ mod case;
 mod cases;
 mod control;
 mod dial;
+mod forge;
 mod net;
 mod pattern;
 mod runner;
@@ -27,6 +28,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use control::Control;
+use forge::Forge;
 use net::{parse_guest, GuestId, Net};
 use nix::errno::Errno;
 use transfer::Transfer;
@@ -103,6 +105,11 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         bar: usize,
         text: String,
+    },
+    /// Say to a peer what the module would not
+    Forge {
+        #[command(subcommand)]
+        what: Forge,
     },
     /// Scribble over the own slot
     Scribble {
@@ -277,6 +284,7 @@ fn run(command: &Command) -> Result<bool> {
             println!("{}", dial::dial(&remote.net(), remote.port)?);
             Ok(true)
         }
+        Command::Forge { what } => forge::forge(what).map(|()| true),
         Command::Find { bar, text } => bar::find(*bar, text),
         Command::Scribble { seconds, seed } => bar::scribble(*seconds, *seed).map(|()| true),
     }
