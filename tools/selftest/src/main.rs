@@ -91,6 +91,9 @@ enum Command {
         /// Connections at the same time
         #[arg(long, default_value_t = 1)]
         connections: u64,
+        /// Seed of the sizes of what is sent at once; without one they are all large
+        #[arg(long)]
+        writes: Option<u64>,
         /// Succeed when the connection is reset
         #[arg(long)]
         until_reset: bool,
@@ -162,6 +165,9 @@ struct RemoteArgs {
     /// The peer's guest id
     #[arg(long, value_parser = parse_guest)]
     peer: Option<GuestId>,
+    /// The peer's address, for TCP
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    address: Ipv4Addr,
     /// Port of the listening side
     #[arg(long, default_value_t = 5000)]
     port: u32,
@@ -169,8 +175,7 @@ struct RemoteArgs {
 
 impl RemoteArgs {
     fn net(&self) -> Net {
-        self.family
-            .net(self.peer.unwrap_or_default(), Ipv4Addr::LOCALHOST)
+        self.family.net(self.peer.unwrap_or_default(), self.address)
     }
 }
 
@@ -255,6 +260,7 @@ fn run(command: &Command) -> Result<bool> {
             remote,
             mib,
             connections,
+            writes,
             until_reset,
         } => {
             let transfer = Transfer {
@@ -262,6 +268,7 @@ fn run(command: &Command) -> Result<bool> {
                 port: remote.port,
                 bytes: (*mib > 0).then_some(*mib << 20),
                 connections: *connections,
+                writes: *writes,
                 until: until_reset.then_some(Errno::ECONNRESET),
             };
             if *listen {

@@ -8,7 +8,7 @@ use anyhow::{anyhow, ensure, Context, Result};
 use nix::errno::Errno;
 
 use crate::net::Net;
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, Random};
 use crate::sock::Sock;
 
 const PART: usize = 256 << 10;
@@ -21,6 +21,8 @@ pub struct Transfer {
     pub bytes: Option<u64>,
     /// Connections at the same time.
     pub connections: u64,
+    /// Seed of the sizes of what is sent at once; the largest one if `None`.
+    pub writes: Option<u64>,
     /// Succeed when the stream ends with this error instead of its last byte.
     pub until: Option<Errno>,
 }
@@ -109,6 +111,7 @@ impl Transfer {
     }
 
     fn pour(&self, sock: &Sock, content: Pattern) -> Result<u64> {
+        let mut writes = self.writes.map(|seed| Random(seed ^ content.0));
         let mut at = 0;
         let mut buf = vec![0; PART];
         let mut last = Instant::now();
@@ -117,8 +120,13 @@ impl Transfer {
             if left == 0 {
                 break;
             }
+            // As many small ones as large ones.
+            let size = writes.as_mut().map_or(PART, |random| {
+                let most = 1 << random.between(0, PART.ilog2() as usize);
+                random.between(1, most)
+            });
             let part = buf
-                .get_mut(..left.min(PART as u64) as usize)
+                .get_mut(..left.min(size as u64) as usize)
                 .context("part")?;
             content.fill(at, part);
             let mut sent = 0;
