@@ -47,12 +47,28 @@ const SWEEP_MS: i64 = 50;
 /// Proposals that may wait.
 const MAX_PROPOSALS: usize = 256;
 
+/// Those of one peer: it cannot push others' out.
+const PEER_PROPOSALS: usize = MAX_PROPOSALS / 8;
+
 /// Proposals that came before TCP's last packet of the handshake, oldest first.
 pub(super) struct Proposals(KVec<Proposal>);
 
 impl Proposals {
     pub(super) fn new() -> Result<Self> {
         Ok(Self(KVec::with_capacity(MAX_PROPOSALS, GFP_KERNEL)?))
+    }
+
+    /// Makes room for one more of `channel`; the one that had to go.
+    fn make_room(&mut self, channel: &Arc<Channel>) -> Option<Proposal> {
+        let is_own = |p: &Proposal| Arc::ptr_eq(&p.channel, channel);
+        let at = if self.0.iter().filter(|p| is_own(p)).count() >= PEER_PROPOSALS {
+            self.0.iter().position(is_own)?
+        } else if self.0.len() >= MAX_PROPOSALS {
+            0
+        } else {
+            return None;
+        };
+        self.0.remove(at).ok()
     }
 }
 
@@ -169,11 +185,7 @@ impl Inet {
             since: task::clock_ns(),
         };
         let mut proposals = self.proposals.lock();
-        let oldest = if proposals.0.len() >= MAX_PROPOSALS {
-            proposals.0.remove(0).ok()
-        } else {
-            None
-        };
+        let oldest = proposals.make_room(channel);
         // Within the capacity.
         let _ = proposals.0.push_within_capacity(early);
         drop(proposals);
