@@ -141,6 +141,8 @@ void fgdp_helper_spin_lock_init(struct spinlock *lock, const char *name,
 void fgdp_helper_spin_lock_bh(struct spinlock *lock);
 bool fgdp_helper_spin_trylock_bh(struct spinlock *lock);
 void fgdp_helper_spin_unlock_bh(struct spinlock *lock);
+void fgdp_helper_local_bh_disable(void);
+void fgdp_helper_local_bh_enable(void);
 unsigned long fgdp_helper_spin_lock_irqsave(struct spinlock *lock);
 bool fgdp_helper_spin_trylock_irqsave(struct spinlock *lock, unsigned long *flags);
 void fgdp_helper_spin_unlock_irqrestore(struct spinlock *lock, unsigned long flags);

@@ -27,6 +27,16 @@ void fgdp_helper_spin_unlock_bh(struct spinlock *lock)
 	spin_unlock_bh(lock);
 }
 
+void fgdp_helper_local_bh_disable(void)
+{
+	local_bh_disable();
+}
+
+void fgdp_helper_local_bh_enable(void)
+{
+	local_bh_enable();
+}
+
 unsigned long fgdp_helper_spin_lock_irqsave(struct spinlock *lock)
 {
 	unsigned long flags;

@@ -76,7 +76,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer's entry changed. Any context, with the peer's `tx` or `rx` if it is in this guest.
+    /// The peer's entry changed. Bottom half, or as one with the peer's `tx` or `rx` if it is in this guest.
     pub(crate) fn on_ready(&self, data: bool, space: bool) {
         if self.state.lock().closed {
             self.advance_close();
@@ -92,7 +92,8 @@ impl Connection {
         if reset {
             self.die(Errno::ConnReset.into());
         } else if let Some(user) = self.user() {
-            user.ready(data, space, fin);
+            // A change of the other direction says nothing new about this one's end: no edge.
+            user.ready(data, space, fin && data);
         }
     }
 

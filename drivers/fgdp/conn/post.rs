@@ -5,6 +5,7 @@
 use super::Connection;
 use crate::proto::stream::Notify;
 use crate::proto::wire::Msg;
+use crate::sys::lock::as_bottom_half;
 use kernel::prelude::*;
 
 /// Messages that found no space in their lane.
@@ -50,7 +51,8 @@ impl Connection {
         let Some(peer) = peer.filter(|peer| peer.peer_id() == Some(self.id)) else {
             return false;
         };
-        peer.on_ready(data, space);
+        // What it does to the other end's socket is one step for whoever uses that.
+        as_bottom_half(|| peer.on_ready(data, space));
         true
     }
 
