@@ -322,9 +322,9 @@ pub(crate) fn has_ring(sk: &AnySock, conn: &Connection, want: usize) -> bool {
     conn.tx_ring_bytes() != 0
 }
 
-/// The first ring of a connection, in bytes, unless more is to be sent at once. It cannot grow before the peer reads, and
-/// programs count on what a pipe or TCP takes until then.
-const INITIAL_RING: u32 = 64 << 10;
+/// The first ring of a connection, in bytes, unless more is to be sent at once. It cannot grow before the peer reads, but a
+/// thousand connections have to find frames for theirs.
+const INITIAL_RING: u32 = 16 << 10;
 
 fn adopt(conn: &Connection, ring: Ring) -> Result {
     let taken = conn.with(|proto, view| Ok(proto.set_tx_ring(view, ring)));

@@ -66,7 +66,7 @@ fn client(ctx: &mut Ctx) -> Result<()> {
 
 const CONNECTIONS: usize = 6;
 /// More than the buffers of a multishot receive hold.
-const BYTES: usize = 30_000;
+const BYTES: usize = 12_000;
 
 fn multishot_server(ctx: &mut Ctx) -> Result<()> {
     let mut ring = ring()?;
