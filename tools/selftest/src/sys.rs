@@ -196,11 +196,7 @@ pub fn carry(fd: BorrowedFd) -> Result<bool> {
 
 /// Gives the TCP socket back to TCP.
 pub fn set_carry(fd: BorrowedFd, on: bool) -> Result<()> {
-    let value = i32::from(on);
-    let (ptr, len) = (std::ptr::from_ref(&value).cast(), size_of::<i32>() as u32);
-    // SAFETY: The kernel reads the four bytes of the value.
-    Errno::result(unsafe { libc::setsockopt(fd.as_raw_fd(), SOL_FGDP, FGDP_CARRY, ptr, len) })
-        .map(drop)
+    set_at(fd, SOL_FGDP, FGDP_CARRY, &i32::from(on))
 }
 
 /// `poll(2)` of one descriptor: the events that it has, none after `timeout`.
@@ -276,60 +272,22 @@ pub fn recvmsg(fd: BorrowedFd, parts: &mut [IoSliceMut], flags: i32) -> Result<(
     }
 }
 
-/// Room for one descriptor beside a message, aligned as the kernel wants it.
-#[repr(align(8))]
-struct Rights([u8; 32]);
-
 /// Sends a descriptor over the Unix socket `fd`.
 pub fn send_fd(fd: BorrowedFd, what: BorrowedFd) -> Result<()> {
-    let byte = [0u8];
-    let mut iov = libc::iovec {
-        iov_base: byte.as_ptr().cast_mut().cast(),
-        iov_len: 1,
-    };
-    let mut room = Rights([0; 32]);
-    // SAFETY: The header's pointers are to the locals above; the control buffer has room for one
-    // header and one descriptor (CMSG_SPACE(4) is 24).
-    unsafe {
-        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
-        msg.msg_iov = &mut iov;
-        msg.msg_iovlen = 1;
-        msg.msg_control = room.0.as_mut_ptr().cast();
-        msg.msg_controllen = libc::CMSG_SPACE(4) as _;
-        let cmsg = libc::CMSG_FIRSTHDR(&msg);
-        (*cmsg).cmsg_level = libc::SOL_SOCKET;
-        (*cmsg).cmsg_type = libc::SCM_RIGHTS;
-        (*cmsg).cmsg_len = libc::CMSG_LEN(4) as _;
-        libc::CMSG_DATA(cmsg)
-            .cast::<RawFd>()
-            .write_unaligned(what.as_raw_fd());
-        count(libc::sendmsg(fd.as_raw_fd(), &msg, 0)).map(drop)
-    }
+    let what = what.as_raw_fd();
+    ancillary::send(fd, &[0], libc::SOL_SOCKET, libc::SCM_RIGHTS, what).map(drop)
 }
 
 /// Receives a descriptor from the Unix socket `fd`.
 pub fn recv_fd(fd: BorrowedFd) -> Result<OwnedFd> {
-    let mut byte = [0u8];
-    let mut iov = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
-    let mut room = Rights([0; 32]);
-    // SAFETY: As for `send_fd`. A descriptor in an SCM_RIGHTS message is new and ours.
-    unsafe {
-        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
-        msg.msg_iov = &mut iov;
-        msg.msg_iovlen = 1;
-        msg.msg_control = room.0.as_mut_ptr().cast();
-        msg.msg_controllen = room.0.len() as _;
-        count(libc::recvmsg(fd.as_raw_fd(), &mut msg, 0))?;
-        let cmsg = libc::CMSG_FIRSTHDR(&msg);
-        if cmsg.is_null() || (*cmsg).cmsg_type != libc::SCM_RIGHTS {
-            return Err(Errno::EPROTO);
+    let (_, all) = ancillary::recv(fd, &mut [0], 0)?;
+    match all.first() {
+        Some((libc::SOL_SOCKET, libc::SCM_RIGHTS, content)) => {
+            let content = content.first_chunk().ok_or(Errno::EPROTO)?;
+            // SAFETY: A descriptor in an SCM_RIGHTS message is new and ours.
+            Ok(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*content)) })
         }
-        Ok(OwnedFd::from_raw_fd(
-            libc::CMSG_DATA(cmsg).cast::<RawFd>().read_unaligned(),
-        ))
+        _ => Err(Errno::EPROTO),
     }
 }
 

@@ -14,11 +14,11 @@ use crate::sys::ancillary;
 use crate::{same, want};
 
 pub const CASES: &[Case] = &[
-    Case::stream("tcp_inq", inq_client, inq_server),
-    Case::stream("tcp_inq_from_the_start", inq_start_client, inq_start_server),
-    Case::stream("so_timestamp", timestamp_client, timestamp_server),
-    Case::stream("so_peek_off", peek_off_client, peek_off_server),
-    Case::stream("ancillary_to_send", send_client, send_server),
+    Case::tcp("tcp_inq", inq_client, inq_server),
+    Case::tcp("tcp_inq_from_the_start", inq_start_client, inq_start_server),
+    Case::tcp("so_timestamp", timestamp_client, timestamp_server),
+    Case::tcp("so_peek_off", peek_off_client, peek_off_server),
+    Case::tcp("ancillary_to_send", send_client, send_server),
 ];
 
 /// A connection that has carried bytes both ways: if rings may, they do.
@@ -58,9 +58,6 @@ fn recv_inq(sock: &Sock, len: usize, flags: i32) -> Result<(usize, Option<i32>)>
 
 fn inq_client(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_client(ctx)?;
-    if ctx.net.is_fgdp() {
-        return ctx.tell("done");
-    }
     ctx.tell("ready")?;
     until_unread(&sock, 10_000)?;
     same!(recv_inq(&sock, 1000, 0)?, (1000, None));
@@ -85,9 +82,6 @@ fn inq_client(ctx: &mut Ctx) -> Result<()> {
 
 fn inq_server(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_server(ctx)?;
-    if ctx.net.is_fgdp() {
-        return ctx.wait("done");
-    }
     ctx.wait("ready")?;
     sock.send_all(&ctx.pattern(0).bytes(0, 10_000))?;
     ctx.wait("read")?;
@@ -99,9 +93,6 @@ fn inq_server(ctx: &mut Ctx) -> Result<()> {
 /// Some bytes may come by TCP and the next ones by a ring: that is not to be seen.
 fn inq_start_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
-    if ctx.net.is_fgdp() {
-        return ctx.tell("done");
-    }
     sock.set_tcp(libc::TCP_INQ, 1)?;
     until_unread(&sock, 2000)?;
     ctx.tell("ready")?;
@@ -114,11 +105,9 @@ fn inq_start_client(ctx: &mut Ctx) -> Result<()> {
 
 fn inq_start_server(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.accept_one()?;
-    if !ctx.net.is_fgdp() {
-        sock.send_all(&ctx.pattern(0).bytes(0, 2000))?;
-        ctx.wait("ready")?;
-        sock.send_all(&ctx.pattern(0).bytes(2000, 4000))?;
-    }
+    sock.send_all(&ctx.pattern(0).bytes(0, 2000))?;
+    ctx.wait("ready")?;
+    sock.send_all(&ctx.pattern(0).bytes(2000, 4000))?;
     ctx.wait("done")
 }
 
@@ -130,9 +119,6 @@ fn kinds(sock: &Sock) -> Result<Vec<(i32, i32)>> {
 
 fn timestamp_client(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_client(ctx)?;
-    if ctx.net.is_fgdp() {
-        return ctx.tell("done");
-    }
     same!(kinds(&sock)?, vec![]);
     sock.set(libc::SO_TIMESTAMP, 1)?;
     ctx.tell("next")?;
@@ -145,21 +131,16 @@ fn timestamp_client(ctx: &mut Ctx) -> Result<()> {
 
 fn timestamp_server(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_server(ctx)?;
-    if !ctx.net.is_fgdp() {
-        sock.send_all(b"without")?;
-        ctx.wait("next")?;
-        sock.send_all(b"with")?;
-        ctx.wait("next")?;
-        sock.send_all(b"without")?;
-    }
+    sock.send_all(b"without")?;
+    ctx.wait("next")?;
+    sock.send_all(b"with")?;
+    ctx.wait("next")?;
+    sock.send_all(b"without")?;
     ctx.wait("done")
 }
 
 fn peek_off_client(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_client(ctx)?;
-    if ctx.net.is_fgdp() {
-        return ctx.tell("done");
-    }
     let content = ctx.pattern(0);
     let mut buf = [0; 1000];
     sock.set(libc::SO_PEEK_OFF, 50)?;
@@ -187,18 +168,13 @@ fn peek_off_client(ctx: &mut Ctx) -> Result<()> {
 
 fn peek_off_server(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_server(ctx)?;
-    if !ctx.net.is_fgdp() {
-        ctx.wait("ready")?;
-        sock.send_all(&ctx.pattern(0).bytes(0, 1000))?;
-    }
+    ctx.wait("ready")?;
+    sock.send_all(&ctx.pattern(0).bytes(0, 1000))?;
     ctx.wait("done")
 }
 
 fn send_client(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_client(ctx)?;
-    if ctx.net.is_fgdp() {
-        return ctx.tell("done");
-    }
     let send = |level, kind| ancillary::send(sock.as_fd(), b"word", level, kind, 0);
     want!(send(libc::SOL_SOCKET, 0x7fff), Err(Errno::EINVAL));
     // Others' levels do not matter, and a priority may be given to each message.
@@ -209,9 +185,7 @@ fn send_client(ctx: &mut Ctx) -> Result<()> {
 
 fn send_server(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_server(ctx)?;
-    if !ctx.net.is_fgdp() {
-        same!(sock.recv_exact(8)?, b"wordword".to_vec());
-        sock.expect_eof()?;
-    }
+    same!(sock.recv_exact(8)?, b"wordword".to_vec());
+    sock.expect_eof()?;
     ctx.wait("done")
 }

@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
         rcvtimeo_partial_server,
     ),
     Case::stream("so_sndtimeo", sndtimeo_client, keep_server),
-    Case::stream("so_max_pacing_rate", pacing_client, pacing_server),
+    Case::tcp("so_max_pacing_rate", pacing_client, pacing_server),
     Case::stream("so_linger_reads_back", linger, idle),
     Case::stream("so_unknown", unknown, idle),
     Case::stream("tcp_has_no_ulp", no_ulp_client, no_ulp_server),
@@ -223,22 +223,18 @@ const PACE: (i32, usize) = (1_000_000, 1_000_000);
 fn pacing_client(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.dial()?;
     same!(sock.recv_exact(4)?, b"word".to_vec());
-    if !ctx.net.is_fgdp() {
-        sock.set(libc::SO_MAX_PACING_RATE, PACE.0)?;
-        sock.send_all(&ctx.pattern(0).bytes(0, PACE.1))?;
-    }
+    sock.set(libc::SO_MAX_PACING_RATE, PACE.0)?;
+    sock.send_all(&ctx.pattern(0).bytes(0, PACE.1))?;
     ctx.wait("done")
 }
 
 fn pacing_server(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.accept_one()?;
     sock.send_all(b"word")?;
-    if !ctx.net.is_fgdp() {
-        let start = Instant::now();
-        ctx.pattern(0).check(0, &sock.recv_exact(PACE.1)?)?;
-        // TCP begins with some bytes at once.
-        want!(start.elapsed(), t if t >= Duration::from_millis(300));
-    }
+    let start = Instant::now();
+    ctx.pattern(0).check(0, &sock.recv_exact(PACE.1)?)?;
+    // TCP begins with some bytes at once.
+    want!(start.elapsed(), t if t >= Duration::from_millis(300));
     ctx.tell("done")
 }
 

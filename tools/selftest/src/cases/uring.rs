@@ -74,7 +74,7 @@ fn multishot_server(ctx: &mut Ctx) -> Result<()> {
     let socks = uring::accept_many(&mut ring, listener.as_fd(), CONNECTIONS)?;
     let mut seen = [false; CONNECTIONS];
     for sock in socks {
-        let (bytes, _) = uring::recv_many(&mut ring, sock.as_fd()).context("recv")?;
+        let bytes = uring::recv_many(&mut ring, sock.as_fd()).context("recv")?;
         same!(bytes.len(), BYTES);
         let found = (0..CONNECTIONS).find(|n| ctx.pattern(*n as u64).check(0, &bytes).is_ok());
         let n = found.context("bytes that nobody has sent")?;

@@ -14,26 +14,32 @@ pub struct GuardedPage(*mut u8);
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 
+/// Maps anonymous memory at an address of the kernel's choice.
+fn map(len: usize) -> Result<*mut u8> {
+    // SAFETY: A new mapping takes nobody's memory away.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    Ok(start.cast())
+}
+
 impl GuardedPage {
     /// Maps them.
     pub fn new() -> Result<Self> {
-        // SAFETY: A new anonymous mapping; the second page of it is made inaccessible.
-        unsafe {
-            let ptr = libc::mmap(
-                std::ptr::null_mut(),
-                2 * PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            if ptr == libc::MAP_FAILED {
-                return Err(Errno::last());
-            }
-            let this = Self(ptr.cast());
-            Errno::result(libc::mprotect(ptr.add(PAGE).cast(), PAGE, libc::PROT_NONE))?;
-            Ok(this)
-        }
+        let this = Self(map(2 * PAGE)?);
+        // SAFETY: The second page of the mapping, which nobody uses yet.
+        let res = unsafe { libc::mprotect(this.0.add(PAGE).cast(), PAGE, libc::PROT_NONE) };
+        Errno::result(res).map(|_| this)
     }
 
     /// The page that can be accessed.
@@ -83,26 +89,11 @@ pub struct Fresh {
 
 impl Fresh {
     pub fn new(len: usize) -> Result<Self> {
-        // SAFETY: A new anonymous mapping, and advice for it.
-        unsafe {
-            let ptr = libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            if ptr == libc::MAP_FAILED {
-                return Err(Errno::last());
-            }
-            let this = Self {
-                start: ptr.cast(),
-                len,
-            };
-            Errno::result(libc::madvise(ptr, len, libc::MADV_NOHUGEPAGE))?;
-            Ok(this)
-        }
+        let start = map(len)?;
+        let this = Self { start, len };
+        // SAFETY: Advice for the whole mapping.
+        let res = unsafe { libc::madvise(start.cast(), len, libc::MADV_NOHUGEPAGE) };
+        Errno::result(res).map(|_| this)
     }
 
     pub fn bytes(&self) -> &[u8] {

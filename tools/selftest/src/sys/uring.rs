@@ -128,8 +128,8 @@ const BUFFER: usize = 1000;
 const GROUP: u16 = 7;
 
 /// Receives to the end of the stream by one operation after the other, each of which completes many times and takes
-/// buffers from a group; the bytes, and how often the kernel had no buffer left.
-pub fn recv_many(ring: &mut IoUring, fd: BorrowedFd) -> Result<(Vec<u8>, usize)> {
+/// buffers from a group.
+pub fn recv_many(ring: &mut IoUring, fd: BorrowedFd) -> Result<Vec<u8>> {
     let mut memory = vec![0u8; BUFFERS * BUFFER];
     // SAFETY: The memory lives until the buffers have been taken back.
     let received = unsafe { recv_into(ring, types::Fd(fd.as_raw_fd()), memory.as_mut_ptr()) };
@@ -157,8 +157,8 @@ unsafe fn provide(ring: &mut IoUring, start: *mut u8, from: u16, count: u16) -> 
 /// # Safety
 ///
 /// As for [`provide`].
-unsafe fn recv_into(ring: &mut IoUring, fd: types::Fd, start: *mut u8) -> Result<(Vec<u8>, usize)> {
-    let (mut all, mut short) = (Vec::new(), 0);
+unsafe fn recv_into(ring: &mut IoUring, fd: types::Fd, start: *mut u8) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
     // SAFETY: By this function's contract.
     unsafe { provide(ring, start, 0, BUFFERS as u16)? };
     loop {
@@ -168,11 +168,8 @@ unsafe fn recv_into(ring: &mut IoUring, fd: types::Fd, start: *mut u8) -> Result
         let mut used = Vec::new();
         let end = loop {
             let (n, flags) = match complete(ring) {
-                // The last completion of this operation.
-                Err(Errno::ENOBUFS) => {
-                    short += 1;
-                    break false;
-                }
+                // No buffer is left: the last completion of this operation.
+                Err(Errno::ENOBUFS) => break false,
                 other => other?,
             };
             if let Some(id) = cqueue::buffer_select(flags).filter(|id| usize::from(*id) < BUFFERS) {
@@ -186,7 +183,7 @@ unsafe fn recv_into(ring: &mut IoUring, fd: types::Fd, start: *mut u8) -> Result
             }
         };
         if end {
-            return Ok((all, short));
+            return Ok(all);
         }
         for id in used {
             // SAFETY: As above.
