@@ -356,12 +356,14 @@ impl Connection {
         }
         state.phase = Phase::Dead;
         let user = self.user();
-        if user.is_none() {
-            state.error = Some(error);
+        // Under the lock: who sees the end finds its error.
+        match &user {
+            Some(user) => user.fail(error),
+            None => state.error = Some(error),
         }
         drop(state);
         if let Some(user) = user {
-            user.died(error);
+            user.died();
         }
     }
 
@@ -443,6 +445,12 @@ impl Connection {
     /// Bytes sent that the peer has not read.
     pub(crate) fn unacked(&self) -> u32 {
         self.with(|proto, view| proto.tx_unacked(view)).unwrap_or(0)
+    }
+
+    /// Whether more has come than the last look saw; else asks to be woken when it comes.
+    pub(crate) fn arm_data(&self) -> bool {
+        self.with_rx(|proto, view, _| proto.arm_data(view))
+            .unwrap_or(false)
     }
 
     /// Whether the peer has read everything; else asks to be woken when it has.

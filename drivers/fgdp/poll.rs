@@ -152,8 +152,7 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
             }
             Source::TcpUntil(_) => {
                 // Who reads what TCP has goes on into the ring, and is not polled for what comes behind that.
-                let more = conn.with_rx(|proto, view, _| proto.arm_data(view));
-                if !matches!(more, Ok(true)) {
+                if !conn.arm_data() {
                     break;
                 }
             }

@@ -329,8 +329,7 @@ pub(crate) fn wait_data(
     };
     if *timeo == 0 {
         // Not everybody polls again who was woken and now reads until there is nothing (io_uring).
-        let arm = || conn.with_rx(|proto, view, _| proto.arm_data(view));
-        return if sk.has_sleeper() && arm().unwrap_or(false) && looks_ready() {
+        return if sk.has_sleeper() && conn.arm_data() && looks_ready() {
             Ok(())
         } else {
             Err(EAGAIN)

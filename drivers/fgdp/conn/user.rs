@@ -30,12 +30,19 @@ impl User {
         }
     }
 
-    /// The connection ended with `error`. Any context.
-    pub(super) fn died(&self, error: Error) {
+    /// The connection is about to end with `error`. Any context; wakes nobody.
+    pub(super) fn fail(&self, error: Error) {
+        if let Self::Fgdp(sk) = self {
+            sk.set_err(error);
+        }
+    }
+
+    /// The connection ended. Any context.
+    pub(super) fn died(&self) {
         match self {
             Self::Fgdp(sk) => {
                 sk.set_state(TCP_CLOSE);
-                sk.report_error(error);
+                sk.error_report();
                 sk.state_change();
                 sk.write_space();
             }
@@ -48,7 +55,7 @@ impl User {
         }
     }
 
-    /// The peer's entry changed. Any context.
+    /// The peer's entry changed. Bottom half, or as one.
     pub(super) fn ready(&self, data: bool, space: bool, fin: bool) {
         match self {
             Self::Fgdp(sk) => {

@@ -232,7 +232,7 @@ impl Path {
         self.set_plain();
     }
 
-    /// The peer's entry changed. Any context.
+    /// The peer's entry changed. Bottom half, or as one.
     pub(crate) fn on_ready(self: &Arc<Self>, data: bool, space: bool) {
         let Some(sk) = self.sk() else {
             return;
@@ -311,11 +311,7 @@ impl Path {
     pub(super) fn unread_or_arm(&self, sk: &TcpSock) -> (u32, bool) {
         let seen = self.unread(sk);
         let conn = self.conn().filter(|_| seen == (0, false));
-        let more = conn.is_some_and(|conn| {
-            let armed = conn.with_rx(|proto, view, _| proto.arm_data(view));
-            armed.unwrap_or(false)
-        });
-        if more {
+        if conn.is_some_and(|conn| conn.arm_data()) {
             self.unread(sk)
         } else {
             seen

@@ -102,6 +102,7 @@ impl AnySock {
         /// Sets the error that the next call returns.
         set set_err_word, sk_err: i32
     }
+
     /// Whether somebody sleeps on the socket, or waits for its events.
     pub(crate) fn has_sleeper(&self) -> bool {
         // SAFETY: The socket is live.
@@ -134,7 +135,17 @@ impl AnySock {
 
     /// Reports `err` to the next call and to pollers.
     pub(crate) fn report_error(&self, err: Error) {
+        self.set_err(err);
+        self.error_report();
+    }
+
+    /// Sets the error that the next call returns, and wakes nobody.
+    pub(crate) fn set_err(&self, err: Error) {
         self.set_err_word(err.to_errno().wrapping_neg());
+    }
+
+    /// Tells pollers that there is an error.
+    pub(crate) fn error_report(&self) {
         // SAFETY: The socket is live; the callback may be called in any context.
         unsafe { ffi::fgdp_helper_sk_error_report(self.raw()) }
     }
