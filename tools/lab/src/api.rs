@@ -35,7 +35,7 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Done(String),
-    Status(Status),
+    Status(Box<Status>),
     Error(String),
 }
 

@@ -13,7 +13,7 @@ use crate::options::Kernel;
 use crate::paths::Paths;
 
 /// Mounts the tree under an overlay and starts guest-init of the checkout in it. The variables come from the kernel's
-/// command line.
+/// command line. A machine that has an own init gets guest-init as one of its services.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /share /rw /new
 /bin/busybox mount -t proc proc /proc
@@ -30,7 +30,18 @@ stop() { echo "lab init: $1" >/dev/console; /bin/busybox sleep 1000000; }
 /bin/busybox mkdir -p "/new$lab_src" /new/proc /new/sys /new/dev
 /bin/busybox mount -t virtiofs -o ro src "/new$lab_src" || stop "cannot mount the checkout"
 for dir in proc sys dev; do /bin/busybox mount --move /$dir /new/$dir; done
-exec /bin/busybox switch_root /new /bin/bash "$lab_src/tools/lab/guest-init"
+[ "$lab_init" ] || exec /bin/busybox switch_root /new /bin/bash "$lab_src/tools/lab/guest-init"
+/bin/busybox mount -t tmpfs -o mode=755 run /new/run
+/bin/busybox mkdir -p /new/run/systemd/system/multi-user.target.wants
+/bin/busybox ln -s ../lab.service /new/run/systemd/system/multi-user.target.wants/
+/bin/busybox cat >/new/run/systemd/system/lab.service <<END
+[Service]
+PassEnvironment=lab_src lab_name lab_guests lab_ip4 lab_ip6
+ExecStart=/bin/bash $lab_src/tools/lab/guest-init
+# What is run in the guest may outlive the agent's session, as on any machine.
+KillMode=process
+END
+exec /bin/busybox switch_root /new "$lab_init"
 "#;
 
 /// Prints a mark and ends the machine: for finding out whether an accelerator boots a kernel.

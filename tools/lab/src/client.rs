@@ -50,7 +50,7 @@ pub fn simple(paths: &Paths, what: &Request) -> Result<()> {
 
 fn get_status(paths: &Paths) -> Result<Status> {
     match request(&connect(paths)?, &Request::Status)? {
-        Reply::Status(status) => Ok(status),
+        Reply::Status(status) => Ok(*status),
         other => bail!("unexpected answer of the lab: {other:?}"),
     }
 }

@@ -124,7 +124,7 @@ fn start(
     network: Network,
     spawner: &Spawner,
 ) -> Result<(), Failure> {
-    for dir in ["share/tree", "share/layer"] {
+    for dir in ["share/tree", "share/layer", "share/empty"] {
         fs::create_dir_all(paths.run.join(dir))?;
     }
     fs::create_dir_all(&paths.layer)?;
@@ -133,7 +133,10 @@ fn start(
     let machine = Arc::new(Machine {
         options: options.clone(),
         accel,
-        kernel: boot::kernel_image(options.kernel)?,
+        kernel: match &options.image {
+            Some(image) => image.clone(),
+            None => boot::kernel_image(options.kernel)?,
+        },
         initrd: boot::write_initrd(paths)?,
         network,
     });
@@ -246,7 +249,7 @@ impl Lab {
                 guest.wait_ready(Duration::from_secs(self.machine.options.timeout))?;
                 Reply::Done(String::new())
             }
-            Request::Status => Reply::Status(self.status()),
+            Request::Status => Reply::Status(Box::new(self.status())),
             Request::Down => {
                 self.stop();
                 api::send(stream, &Reply::Done(String::new()))?;

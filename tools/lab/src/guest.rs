@@ -121,7 +121,7 @@ impl Guest {
     fn start_processes(self: &Arc<Self>, servers: &mut Vec<Child>) -> Result<()> {
         servers.push(self.spawn(
             "virtiofsd",
-            qemu::share_server(&self.paths, &self.sockets.share),
+            qemu::share_server(&self.paths, &self.machine.options, &self.sockets.share),
         )?);
         servers.push(self.spawn(
             "virtiofsd",

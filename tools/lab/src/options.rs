@@ -56,6 +56,15 @@ pub struct UpOptions {
     /// More arguments for QEMU, separated by spaces
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub qemu_args: String,
+    /// Boot this machine, a directory tree, by its own init instead of the toolbox; the module is what it has
+    #[arg(long, value_name = "DIR", requires = "no_insmod", requires = "image")]
+    pub tree: Option<PathBuf>,
+    /// What was changed in the tree: the upper directory of an overlay
+    #[arg(long, value_name = "DIR", requires = "tree")]
+    pub layer: Option<PathBuf>,
+    /// The kernel's image, instead of the one that --kernel says
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
     /// Seconds within which the guests must be ready
     #[arg(long, default_value_t = 180)]
     pub timeout: u64,

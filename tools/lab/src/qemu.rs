@@ -135,25 +135,31 @@ impl Machine {
     fn kernel_parameters(&self, paths: &Paths, guest: &Identity) -> String {
         format!(
             "console=ttyS0 panic=-1 net.ifnames=0 random.trust_cpu=on \
-             lab_src={} lab_name={} lab_guests={} lab_ip4={} lab_ip6={} {} {}",
+             lab_src={} lab_name={} lab_guests={} lab_ip4={} lab_ip6={} {} {} {}",
             paths.checkout.display(),
             guest.name,
             self.options.guests,
             guest.ipv4(),
             guest.ipv6(),
+            // systemd would mount /tmp over a checkout that is there.
+            match &self.options.tree {
+                Some(_) => "lab_init=/sbin/init systemd.mask=tmp.mount",
+                None => "",
+            },
             self.accel.kernel_parameters(),
             self.options.append
         )
     }
 }
 
-/// The server of the guest's root: the tree, and above it the packages of `lab apt`.
-pub fn share_server(paths: &Paths, socket: &Path) -> Command {
+/// The server of the guest's root: the tree, and above it the packages of `lab apt`, or what else was changed in it.
+pub fn share_server(paths: &Paths, options: &UpOptions, socket: &Path) -> Command {
     let root = paths.run.join("share");
+    let empty = paths.run.join("share/empty");
     // Bound in a namespace of its own: what else is mounted on the tree here (the host's /tmp, /dev, ...) stays out.
     let script = r#"
-        mount --bind / "$1/tree" && mount --bind "$2" "$1/layer" &&
-        exec setpriv --pdeathsig KILL -- "$3" --socket-path "$4" --shared-dir "$1" --sandbox none --no-announce-submounts --cache always --readonly --log-level warn
+        mount --bind "$2" "$1/tree" && mount --bind "$3" "$1/layer" &&
+        exec setpriv --pdeathsig KILL -- "$4" --socket-path "$5" --shared-dir "$1" --sandbox none --no-announce-submounts --cache always --readonly --log-level warn
     "#;
     let mut command = tied("unshare");
     command.args([
@@ -168,7 +174,12 @@ pub fn share_server(paths: &Paths, socket: &Path) -> Command {
     ]);
     command
         .arg(root)
-        .arg(&paths.layer)
+        .arg(options.tree.as_deref().unwrap_or(Path::new("/")))
+        .arg(match (&options.tree, &options.layer) {
+            (_, Some(layer)) => layer,
+            (Some(_), None) => &empty,
+            (None, None) => &paths.layer,
+        })
         .arg(VIRTIOFSD)
         .arg(socket);
     command

@@ -14,7 +14,7 @@ cache_is_current() { # cache_is_current NAME
 	kbuild-$release-*amd64-"$(kernel_kbuild_key)" | kbuild-$release-*amd64.log) ;;
 	debug-${release%%+*}-"$(kernel_debug_key)" | debug-kernel.log) ;;
 	linux-source-${release%%+*}) ;;
-	"go-$(go_key)") ;;
+	"go-$(go_key)" | "packaging-$(packaging_key)" | "image-$(image_key)") ;;
 	*) return 1 ;;
 	esac
 }
@@ -30,7 +30,7 @@ cache_clean() {
 		[ ! -e "$lock" ] || flock -n "$lock" true ||
 			die "something is being made (${lock##*/.lock-}): wait for it, then run 'toolbox clean' again"
 	done
-	for entry in "$CACHE"/{toolbox,kbuild,guest,debug,linux-source,go}-*; do
+	for entry in "$CACHE"/{toolbox,kbuild,guest,debug,linux-source,go,packaging,image}-*; do
 		if [ ! -e "$entry" ] || cache_is_current "${entry##*/}"; then
 			continue
 		elif cache_is_in_use "$entry"; then
