@@ -4,7 +4,9 @@
 mod explain;
 mod guest;
 mod host;
+mod http;
 mod listing;
+mod metrics;
 mod model;
 mod netlink;
 mod source;
@@ -15,8 +17,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{bail, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::{bail, Error, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use fgdpd::{config, plan::Plan, qemu};
 
 use explain::Target;
 use model::Look;
@@ -24,7 +28,8 @@ use source::Source;
 
 /// Shows peers, connections and counters of the Fast Guest Data Path.
 ///
-/// In a guest it asks the module, on the host fgdpd; it finds out itself where it runs.
+/// In a guest it asks the module, on the host fgdpd; it finds out itself where it runs. It also prints what QEMU and libvirt
+/// need to give a guest its devices.
 #[derive(Debug, Parser)]
 #[command(name = "fgdpctl", version, about)]
 struct Cli {
@@ -88,6 +93,21 @@ enum Command {
         #[arg(long)]
         group: Option<String>,
     },
+    /// Print all counters as metrics for Prometheus.
+    Metrics {
+        /// Answer one request on standard input and output with them: for a socket that systemd has accepted.
+        #[arg(long)]
+        http: bool,
+    },
+    /// Print the arguments that a guest's QEMU needs for its devices, one option a line (host).
+    QemuArgs(Attach),
+    /// Print what a guest's domain in libvirt needs for its devices (host).
+    LibvirtXml(Attach),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
     /// Show it again every second, with rates.
     Watch {
         /// What to show.
@@ -100,6 +120,29 @@ enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+}
+
+#[derive(Args, Debug)]
+struct Attach {
+    /// Name of the guest in fgdpd's configuration.
+    guest: String,
+    /// Configuration of fgdpd.
+    #[arg(
+        long,
+        default_value = "/etc/fgdp/fgdpd.toml",
+        value_name = "FILE",
+        conflicts_with_all = ["socket", "proc", "json"]
+    )]
+    config: PathBuf,
+}
+
+impl Attach {
+    /// What `write` says of the configuration's plan.
+    fn print(&self, write: impl Fn(&Plan, &str) -> Result<String>) -> Result<ExitCode> {
+        let plan = Plan::new(&config::load(&self.config)?).map_err(Error::msg)?;
+        print(&format!("{}\n", write(&plan, &self.guest)?))?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -135,6 +178,24 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Connections => What::Connections,
         Command::Stats => What::Stats,
         Command::Explain { target } => return explain(cli, target),
+        Command::Metrics { http } => {
+            let page = || metrics::page(&source()?);
+            match http {
+                true => http::serve(io::stdin().lock(), io::stdout().lock(), page)?,
+                false => {
+                    print(&page()?)?;
+                }
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::QemuArgs(attach) => return attach.print(qemu::arguments),
+        Command::LibvirtXml(attach) => return attach.print(qemu::libvirt),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "fgdpctl", &mut script);
+            print(&String::from_utf8(script)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Command::Grants => {
             let grants = source()?.host("grants")?.grants()?;
             print(&view::render(&grants, cli.json)?)?;
@@ -182,7 +243,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

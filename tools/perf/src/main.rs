@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use addr::Family;
 use job::{Job, Mode};
@@ -49,6 +49,11 @@ enum Command {
         /// Size of the socket's send buffer, on both sides (SO_SNDBUF) [default: the system's]
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         sndbuf: u32,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
     },
     /// Measure bare shared memory between two guests without module, or between two processes: start both sides
     Shm {
@@ -119,6 +124,11 @@ fn run(command: Command) -> Result<()> {
         } => {
             let job = what.job(busy_poll, sndbuf);
             client::measure(&end.resolve()?, end.family, job, what.time())
+        }
+        Command::Completion { shell } => {
+            let mut out = std::io::stdout().lock();
+            clap_complete::generate(shell, &mut Cli::command(), "fgdp-perf", &mut out);
+            Ok(())
         }
         Command::Shm { memory, what, side } => {
             shm::measure(&memory, side, what.job(0, 0), what.time())
