@@ -9,17 +9,18 @@ ONLY ?=
 # V=1 shows every command of the kernel's build.
 V ?= 0
 
-.PHONY: help setup modules tools lab demo test bench fuzz check clean
+.PHONY: help setup modules tools lab demo test bench fuzz check deb clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make setup      bring what the machine lacks into a tree under the cache directory (once, a few minutes)'
 	@echo 'make demo       set up, boot two guests, move files between them through shared pages, show how fast'
-	@echo 'make test       run all tests; ONLY=core|kunit|selftests|system|inet runs one group'
+	@echo 'make test       run all tests; ONLY=core|kunit|selftests|system|inet|packages runs one group'
 	@echo 'make bench      measure FGDP beside TCP between the same two guests; results in build/bench'
 	@echo 'make lab        boot two guests with FGDP and leave them running; then: tools/lab/lab exec a -- CMD'
 	@echo 'make modules    build build/fgdp.ko for the stock kernel; FLAVOUR=cloud-amd64|amd64, or KDIR=DIR for another'
 	@echo 'make tools      build the host programs into build/cargo/release'
+	@echo 'make deb        build the Debian packages fgdp-dkms, fgdpd and fgdp-tools into build/deb'
 	@echo 'make fuzz       fuzz everything that parses shared memory or control messages'
 	@echo 'make check      style checks: rustfmt, clippy, checkpatch, where unsafe is allowed'
 	@echo 'make clean      remove build/ (the cache stays: tools/lab/toolbox clean)'
@@ -51,6 +52,9 @@ fuzz:
 
 check:
 	@tests/check
+
+deb:
+	@packaging/build
 
 clean:
 	rm -rf build
