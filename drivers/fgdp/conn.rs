@@ -12,6 +12,7 @@
 
 mod carried;
 mod events;
+mod grants;
 mod post;
 mod user;
 
@@ -59,6 +60,8 @@ struct State {
     /// The entry in the own slot is not ours any more.
     retired: bool,
     error: Option<Error>,
+    /// What is granted, once something was.
+    ledger: Option<grants::Grants>,
 }
 
 /// Numbers for listings.
@@ -109,6 +112,10 @@ pub(crate) struct Connection {
     pub(crate) tx_short: Atomic<bool>,
     /// Bytes that a record takes that did not fit: with less space the socket is not writable.
     pub(crate) record_size: Atomic<u32>,
+    /// It has granted something, or may soon.
+    grants: Atomic<bool>,
+    /// Sends with `MSG_ZEROCOPY` are to be told to be complete.
+    pub(crate) notices: Atomic<bool>,
     /// Numbers for listings.
     pub(crate) counters: Counters,
 }
@@ -135,6 +142,7 @@ impl Connection {
             closed: false,
             retired: false,
             error: None,
+            ledger: None,
         };
         let device = device.clone();
         let channel = channel.clone();
@@ -158,6 +166,8 @@ impl Connection {
                 tx_spin: Spin::new(),
                 tx_short: Atomic::new(false),
                 record_size: Atomic::new(0),
+                grants: Atomic::new(false),
+                notices: Atomic::new(false),
                 counters: Counters {
                     tx_bytes: Atomic::new(0),
                     rx_bytes: Atomic::new(0),
@@ -444,7 +454,8 @@ impl Connection {
 
     /// Bytes sent that the peer has not read.
     pub(crate) fn unacked(&self) -> u32 {
-        self.with(|proto, view| proto.tx_unacked(view)).unwrap_or(0)
+        let in_ring = self.with(|proto, view| proto.tx_unacked(view)).unwrap_or(0);
+        in_ring.saturating_add(self.granted())
     }
 
     /// Whether more has come than the last look saw; else asks to be woken when it comes.
@@ -474,6 +485,7 @@ impl Connection {
         let mut state = self.state.lock();
         state.retired = true;
         let rings = state.proto.take_tx_rings();
+        self.end_grants(&mut state);
         drop(state);
         for ring in rings.into_iter().flatten() {
             self.device.free_ring(&self.channel, ring);

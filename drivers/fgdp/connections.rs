@@ -196,7 +196,10 @@ impl Device {
 
     /// The peer in `slot` does not look at the own slot any more. Process context.
     pub(crate) fn reclaim(&self, slot: u32) {
-        self.ended(slot).for_each(|conn| self.remove(conn.id()));
+        for conn in self.ended(slot) {
+            conn.void_grants();
+            self.remove(conn.id());
+        }
         self.pool.lock().reclaim(slot);
     }
 }

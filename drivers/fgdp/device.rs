@@ -13,6 +13,7 @@ use crate::bits::Bits;
 use crate::channel::Channel;
 use crate::connections::{Table, CONNS};
 use crate::ctl::{Ctl, Job};
+use crate::grant::Lender;
 use crate::peer::Peer;
 use crate::proto::grant::{FramePool, NoRun, Unit};
 use crate::proto::mem::Mem;
@@ -21,6 +22,7 @@ use crate::proto::wire::{Call, CallTable, HostHdr, Reason, SlotHdr, MAX_SLOTS, R
 use crate::stack::Stack;
 use crate::storage::Storage;
 use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::mm::Area;
 use crate::sys::net::errno::Errno;
 use crate::sys::shm::{GroupMem, SlotMem};
 use crate::sys::work;
@@ -117,6 +119,9 @@ pub(crate) struct Device {
     /// Bit n: the member in slot n is ready, so its addresses count.
     pub(crate) ready: Bits,
     pub(crate) gone: Atomic<bool>,
+    /// What programs have mapped of the own slot.
+    #[pin]
+    pub(crate) areas: Mutex<KVec<Arc<Area<Lender>>>>,
     /// An event found no memory: everything is to be read anew.
     pub(crate) lost: Atomic<bool>,
     /// Numbers for listings.
@@ -185,6 +190,7 @@ impl Device {
                 up_channels: Bits::new(),
                 ready: Bits::new(),
                 gone: Atomic::new(false),
+                areas <- new_mutex!(KVec::new(), "fgdp_areas"),
                 lost: Atomic::new(false),
                 counters: Counters::new(),
                 ctl_work <- new_work!("fgdp_ctl"),
@@ -428,8 +434,10 @@ impl Device {
             conn.cut();
             conn.end_carrying(false);
             conn.die(Errno::ConnReset.into());
+            conn.void_grants();
             self.remove(conn.id());
         }
+        self.revoke_areas();
     }
 }
 

@@ -15,12 +15,14 @@ use crate::port::Binding;
 use crate::proto::wire::Kind;
 use crate::stack::Stack;
 use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::mm::NewArea;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::family::{Family, MAX_NAME};
 use crate::sys::net::msg::{RecvMsg, SendMsg};
 use crate::sys::net::sock::{Sock, SockRef};
 use kernel::prelude::*;
+use kernel::sync::atomic::ordering::*;
 use kernel::sync::{Arc, SetOnce};
 
 /// How long a peer that is there may leave a CONNECT unanswered: as long as TCP tries by default.
@@ -432,7 +434,11 @@ impl Family for AfFgdp {
             };
         }
         let mut mask = if sk.err() != 0 { EPOLLERR } else { 0 };
-        match data.connection() {
+        let conn = data.connection();
+        if conn.as_ref().is_some_and(|conn| conn.notices.load(Relaxed)) {
+            mask |= EPOLLERR;
+        }
+        match conn {
             Some(conn) => mask |= crate::poll::events(sk, &conn),
             None if data.is_dialing() => {}
             // As TCP for a socket that was never connected.
@@ -478,6 +484,9 @@ impl Family for AfFgdp {
             return Err(sk.stream_error(flags, Errno::OpNotSupp.into()));
         }
         let sent = match sk.data().opened() {
+            Some(conn) if flags & MSG_ZEROCOPY != 0 && conn.is_stream() && sk.is_zerocopy() => {
+                crate::grant::send(sk, conn, msg)
+            }
             Some(conn) => crate::tx::send(sk, conn, msg),
             // As TCP, which has EPIPE for a socket that never was connected.
             None => Self::send_first(sk, msg),
@@ -490,7 +499,10 @@ impl Family for AfFgdp {
             return Err(Errno::OpNotSupp.into());
         }
         if flags & MSG_ERRQUEUE != 0 {
-            return Err(EAGAIN);
+            let conn = sk.data().opened().ok_or(EAGAIN)?;
+            let notice = conn.notice().ok_or(EAGAIN)?;
+            msg.put_zerocopy(notice.first, notice.last, notice.copied);
+            return Ok(0);
         }
         if let Some(conn) = sk.data().opened() {
             return crate::rx::recv(sk, conn, msg, len, flags);
@@ -498,6 +510,11 @@ impl Family for AfFgdp {
         let mut timeo = sk.rcvtimeo(flags & MSG_DONTWAIT != 0);
         let conn = Self::await_connection(sk, &mut timeo)?.ok_or(Errno::NotConn)?;
         crate::rx::recv(sk, &conn, msg, len, flags)
+    }
+
+    fn mmap(sk: &Sock<Self>, area: &NewArea<'_>) -> Result {
+        let conn = sk.data().opened().ok_or(Errno::NotConn)?;
+        crate::grant::map(sk, conn, area)
     }
 
     fn inq(sk: &Sock<Self>) -> Result<i32> {

@@ -28,6 +28,7 @@ mod ctl;
 mod device;
 mod dial;
 mod family;
+mod grant;
 mod inet;
 #[cfg(CONFIG_KUNIT = "y")]
 mod kunit;

@@ -19,19 +19,23 @@ const CHUNK: u32 = 64 << 10;
 
 /// `sendmsg(2)` on `sk`, which `conn` belongs to.
 pub(crate) fn send(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
-    let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
     let sent = match conn.kind() {
-        Kind::Stream => send_stream(sk, conn, msg, &mut timeo),
-        Kind::SeqPacket => send_record(sk, conn, msg, &mut timeo),
-    };
-    // The caller turns EPIPE into the socket's error, once.
-    sent.map_err(|e| {
-        if conn.phase() == Phase::Dead {
-            EPIPE
-        } else {
-            e
+        Kind::Stream => return send_in_steps(sk, conn, msg, |msg| write(sk, conn, msg)),
+        Kind::SeqPacket => {
+            let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
+            send_record(sk, conn, msg, &mut timeo)
         }
-    })
+    };
+    sent.map_err(|e| of_dead(conn, e))
+}
+
+/// The error of a send. The caller turns EPIPE into the socket's error, once.
+fn of_dead(conn: &Connection, err: Error) -> Error {
+    if conn.phase() == Phase::Dead {
+        EPIPE
+    } else {
+        err
+    }
 }
 
 /// Waits until `conn` is not opening any more, as long as sending `msg` may wait.
@@ -54,25 +58,39 @@ fn check(sk: &AnySock, phase: Phase, peer_shut: bool) -> Result {
     Ok(())
 }
 
-fn send_stream(
+/// Whether bytes can be sent at all.
+///
+/// # Errors
+///
+/// As a send that cannot.
+pub(crate) fn check_open(sk: &AnySock, conn: &Connection) -> Result {
+    let (phase, shut) =
+        conn.with_phase(|proto, view, phase| Ok((phase, proto.peer_rx_shut(view)?)))?;
+    check(sk, phase, shut)
+}
+
+/// Sends the bytes of a stream by `step`, which says how many it took, and is called again when it took none and there
+/// is space.
+pub(crate) fn send_in_steps(
     sk: &AnySock,
     conn: &Connection,
     msg: &mut SendMsg<'_>,
-    timeo: &mut isize,
+    mut step: impl FnMut(&mut SendMsg<'_>) -> Result<usize>,
 ) -> Result<usize> {
+    let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
     let mut sent = 0usize;
     while msg.remaining() > 0 {
-        let step = write(sk, conn, msg).and_then(|n| match n {
+        let step = step(msg).and_then(|n| match n {
             0 => {
                 let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
-                wait_space(sk, conn, want, timeo).map(|()| 0)
+                wait_space(sk, conn, want, &mut timeo).map(|()| 0)
             }
             n => Ok(n),
         });
         match step {
             Ok(n) => sent = sent.saturating_add(n),
             Err(_) if sent > 0 => break,
-            Err(e) => return Err(e),
+            Err(e) => return Err(of_dead(conn, e)),
         }
     }
     Ok(sent)
@@ -233,9 +251,7 @@ fn send_record(
     }
     let mut faults = 0;
     loop {
-        let (phase, shut) =
-            conn.with_phase(|proto, view, phase| Ok((phase, proto.peer_rx_shut(view)?)))?;
-        check(sk, phase, shut)?;
+        check_open(sk, conn)?;
         {
             let tx = conn.tx.lock();
             if space(sk, conn, size)? >= size {

@@ -9,6 +9,7 @@
 #include "genl.c"
 #include "inet.c"
 #include "lock.c"
+#include "mm.c"
 #include "namespace.c"
 #include "proc.c"
 #include "shm.c"

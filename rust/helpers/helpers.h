@@ -27,6 +27,9 @@ enum fgdp_const {
 	FGDP_CONST_TCP_ZEROCOPY_RECEIVE = TCP_ZEROCOPY_RECEIVE,
 	FGDP_CONST_SIOCINQ = SIOCINQ,
 	FGDP_CONST_SIOCOUTQ = SIOCOUTQ,
+	FGDP_CONST_VM_FAULT_OOM = (__force int)VM_FAULT_OOM,
+	FGDP_CONST_VM_FAULT_SIGBUS = (__force int)VM_FAULT_SIGBUS,
+	FGDP_CONST_VM_FAULT_NOPAGE = (__force int)VM_FAULT_NOPAGE,
 };
 
 /* What a TCP connection is, and why it may not be one to carry. */
@@ -48,6 +51,19 @@ struct fgdp_tcp_facts {
 #define FGDP_TCP_SENDER_WAITS	(1u << 5)
 #define FGDP_TCP_SENT		(1u << 6)
 
+/* Memory that programs map: the beginning of what Rust knows of it. */
+struct fgdp_area {
+	const struct fgdp_area_ops *ops;
+};
+
+struct fgdp_area_ops {
+	void (*open)(struct fgdp_area *area);
+	void (*close)(struct fgdp_area *area);
+	/* Maps @page, or, if it is @present, lets it be written in place with 0. */
+	vm_fault_t (*fault)(struct fgdp_area *area, struct vm_fault *vmf, unsigned long page,
+			    bool write, bool present);
+};
+
 struct completion;
 struct file;
 struct iov_iter;
@@ -56,6 +72,7 @@ struct tcp_ulp_ops;
 struct genl_family;
 struct net;
 struct netlink_callback;
+struct page;
 struct poll_table_struct;
 struct proc_dir_entry;
 struct scatterlist;
@@ -63,6 +80,8 @@ struct seq_file;
 struct sk_buff;
 struct sock;
 struct socket;
+struct vm_area_struct;
+struct vm_fault;
 struct virtio_device;
 struct virtio_shm_region;
 struct virtqueue;
@@ -82,6 +101,11 @@ int fgdp_helper_int_from_sockptr(int *value, sockptr_t from, unsigned int len);
 int fgdp_helper_put_option_int(int value, char *to, int *len);
 void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener);
 int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk);
+void fgdp_helper_sock_own_options(struct socket *sock);
+int fgdp_helper_sock_setsockopt(struct socket *sock, int level, int name, sockptr_t value,
+				unsigned int len);
+bool fgdp_helper_sock_zerocopy(const struct sock *sk);
+void fgdp_helper_put_zerocopy(struct msghdr *msg, u32 first, u32 last, bool copied);
 bool fgdp_helper_may_bind_reserved(void);
 
 void fgdp_helper_tcp_facts(const struct sock *sk, struct fgdp_tcp_facts *facts);
@@ -162,11 +186,28 @@ struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
 
 void *fgdp_helper_vzalloc(unsigned long size);
 
+int fgdp_helper_area_check(struct vm_area_struct *vma);
+void fgdp_helper_area_start(struct vm_area_struct *vma, struct fgdp_area *area);
+unsigned long fgdp_helper_vma_pages(const struct vm_area_struct *vma);
+struct file *fgdp_helper_vma_file(const struct vm_area_struct *vma);
+struct vm_area_struct *fgdp_helper_lock_area(unsigned long addr);
+void fgdp_helper_unlock_area(struct vm_area_struct *vma);
+struct fgdp_area *fgdp_helper_area_of(const struct vm_area_struct *vma);
+unsigned long fgdp_helper_area_page(const struct vm_area_struct *vma, unsigned long addr,
+				    unsigned long *left);
+void fgdp_helper_zap_pages(struct file *file, unsigned long first, unsigned long pages);
+vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long pfn, bool writable);
+unsigned long fgdp_helper_pfn(const void *addr);
+unsigned long fgdp_helper_page_pfn(const struct page *page);
+
 bool fgdp_helper_is_write_back(void *addr);
 size_t fgdp_helper_copy_from_iter_nofault(void *to, size_t len, struct iov_iter *iter);
 size_t fgdp_helper_copy_to_iter_nofault(const void *from, size_t len, struct iov_iter *iter);
 size_t fgdp_helper_fault_in_readable(const struct iov_iter *iter, size_t len);
 size_t fgdp_helper_fault_in_writeable(const struct iov_iter *iter, size_t len);
+unsigned long fgdp_helper_iter_segment(const struct iov_iter *iter, size_t *len);
+size_t fgdp_helper_iter_hide(struct iov_iter *iter, size_t len);
+void fgdp_helper_iter_show(struct iov_iter *iter, size_t hidden);
 void fgdp_helper_memcpy(void *to, const void *from, size_t len);
 void fgdp_helper_memzero(void *to, size_t len);
 

@@ -94,3 +94,26 @@ size_t fgdp_helper_fault_in_writeable(const struct iov_iter *iter, size_t len)
 {
 	return fault_in_iov_iter_writeable(iter, len);
 }
+
+/* The caller's memory that is next in @iter: its address and length, or 0 if it is other memory. */
+unsigned long fgdp_helper_iter_segment(const struct iov_iter *iter, size_t *len)
+{
+	if (!user_backed_iter(iter) || !iov_iter_count(iter))
+		return 0;
+	*len = min(iter_iov_len(iter), iov_iter_count(iter));
+	return (unsigned long)iter_iov_addr(iter);
+}
+
+/* Leaves @len bytes of @iter to be seen; returns how many are not. */
+size_t fgdp_helper_iter_hide(struct iov_iter *iter, size_t len)
+{
+	size_t count = iov_iter_count(iter);
+
+	iov_iter_truncate(iter, len);
+	return count - iov_iter_count(iter);
+}
+
+void fgdp_helper_iter_show(struct iov_iter *iter, size_t hidden)
+{
+	iov_iter_reexpand(iter, iov_iter_count(iter) + hidden);
+}

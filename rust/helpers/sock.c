@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/capability.h>
+#include <linux/errqueue.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <net/busy_poll.h>
@@ -179,6 +180,8 @@ void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener)
 	}
 	if (sock_flag(listener, SOCK_KEEPOPEN))
 		sock_set_flag(sk, SOCK_KEEPOPEN);
+	if (sock_flag(listener, SOCK_ZEROCOPY))
+		sock_set_flag(sk, SOCK_ZEROCOPY);
 #ifdef CONFIG_NET_RX_BUSY_POLL
 	sk->sk_ll_usec = READ_ONCE(listener->sk_ll_usec);
 #endif
@@ -193,4 +196,49 @@ int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk)
 bool fgdp_helper_may_bind_reserved(void)
 {
 	return ns_capable(init_net.user_ns, CAP_NET_BIND_SERVICE);
+}
+
+/* Has setsockopt(SOL_SOCKET) come to the family first: the core knows SO_ZEROCOPY for its own ones only. */
+void fgdp_helper_sock_own_options(struct socket *sock)
+{
+	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+}
+
+int fgdp_helper_sock_setsockopt(struct socket *sock, int level, int name, sockptr_t value,
+				unsigned int len)
+{
+	struct sock *sk = sock->sk;
+	int on;
+
+	if (level != SOL_SOCKET)
+		return -EOPNOTSUPP;
+	if (name != SO_ZEROCOPY || sock->type != SOCK_STREAM)
+		return sock_setsockopt(sock, level, name, value, len);
+	if (copy_safe_from_sockptr(&on, sizeof(on), value, len))
+		return len < sizeof(on) ? -EINVAL : -EFAULT;
+	if (on < 0 || on > 1)
+		return -EINVAL;
+	lock_sock(sk);
+	sock_valbool_flag(sk, SOCK_ZEROCOPY, on);
+	release_sock(sk);
+	return 0;
+}
+
+bool fgdp_helper_sock_zerocopy(const struct sock *sk)
+{
+	return sock_flag(sk, SOCK_ZEROCOPY);
+}
+
+/* Calls @first to @last are complete: as the kernel tells for TCP. */
+void fgdp_helper_put_zerocopy(struct msghdr *msg, u32 first, u32 last, bool copied)
+{
+	struct sock_extended_err err = {
+		.ee_origin = SO_EE_ORIGIN_ZEROCOPY,
+		.ee_code = copied ? SO_EE_CODE_ZEROCOPY_COPIED : 0,
+		.ee_info = first,
+		.ee_data = last,
+	};
+
+	put_cmsg(msg, SOL_FGDP, FGDP_RECVERR, sizeof(err), &err);
+	msg->msg_flags |= MSG_ERRQUEUE;
 }

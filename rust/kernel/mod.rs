@@ -8,6 +8,7 @@ pub(crate) mod genl;
 pub(crate) mod iov;
 pub(crate) mod irqlock;
 pub(crate) mod lock;
+pub(crate) mod mm;
 pub(crate) mod net;
 pub(crate) mod pci;
 pub(crate) mod proc;

@@ -282,6 +282,34 @@ impl SlotMem {
 }
 
 impl SlotMem {
+    /// The same slot for another owner.
+    pub(crate) fn share(&self) -> Self {
+        let Part { base, len, _map } = &self.0;
+        // INVARIANT: As of `self`.
+        Self(Part {
+            base: *base,
+            len: *len,
+            _map: _map.clone(),
+        })
+    }
+
+    /// Makes `[off, off + len)` zero; nothing if the range is outside.
+    pub(crate) fn clear(&self, off: u64, len: usize) {
+        if let Some(to) = self.0.at(off, len as u64) {
+            // SAFETY: `to` has `len` mapped bytes, to which Rust does not refer.
+            unsafe { ffi::fgdp_helper_memzero(to.cast(), len) };
+        }
+    }
+
+    /// Copies `len` bytes from `from` to `to`; nothing if one of the ranges is outside. They must not overlap.
+    pub(super) fn copy_within(&self, from: u64, to: u64, len: usize) {
+        let (src, dst) = (self.0.at(from, len as u64), self.0.at(to, len as u64));
+        if let (Some(src), Some(dst)) = (src, dst) {
+            // SAFETY: Both have `len` mapped bytes, to which Rust does not refer.
+            unsafe { ffi::fgdp_helper_memcpy(dst.cast(), src.cast(), len) };
+        }
+    }
+
     /// Where `[off, off + len)` is mapped.
     pub(super) fn ptr(&self, off: u64, len: u64) -> Option<*const u8> {
         self.0.at(off, len).map(|p| p.cast_const())

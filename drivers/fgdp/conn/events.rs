@@ -91,7 +91,12 @@ impl Connection {
         };
         if reset {
             self.die(Errno::ConnReset.into());
-        } else if let Some(user) = self.user() {
+            return;
+        }
+        if space {
+            self.collect_grants();
+        }
+        if let Some(user) = self.user() {
             // A change of the other direction says nothing new about this one's end: no edge.
             user.ready(data, space, fin && data);
         }
@@ -107,6 +112,7 @@ impl Connection {
         state.proto.peer_done()?;
         let closed = state.closed;
         drop(state);
+        self.collect_grants();
         if closed {
             self.advance_close();
         } else if let Some(user) = self.user() {

@@ -85,6 +85,13 @@ impl User {
         }
     }
 
+    /// The error queue is not empty. Any context.
+    pub(super) fn error_report(&self) {
+        if let Self::Fgdp(sk) = self {
+            sk.error_report();
+        }
+    }
+
     /// Something changed, for whatever it sleeps.
     pub(super) fn wake(&self) {
         match self {

@@ -48,6 +48,15 @@ struct sockaddr_fgdp {
 #define FGDP_CARRY			1
 
 /*
+ * AF_FGDP stream sockets: the type of a control message, of level SOL_FGDP, that
+ * recvmsg(MSG_ERRQUEUE) gives with a struct sock_extended_err of origin
+ * SO_EE_ORIGIN_ZEROCOPY: calls of send with MSG_ZEROCOPY are complete. The peer
+ * reads memory of mmap() on a connected socket in place; other memory is copied,
+ * which SO_EE_CODE_ZEROCOPY_COPIED says.
+ */
+#define FGDP_RECVERR			2
+
+/*
  * The generic netlink family: every command is a dump that any user of the
  * initial network namespace may ask for. Numbers are in host byte order; a
  * "uint" has 4 or 8 bytes. Guest ids have FGDP_GUEST_ID_LEN bytes. Attributes

@@ -369,24 +369,28 @@ struct fgdp_msg_carry {
  * ring_serial then counts up, after the other ring_* words and before tail are
  * written. Bytes before ring_base are in the previous ring. A new entry is
  * zero but for id and space_event, which is 0xffffffff.
+ *
+ * The upper half of ring_serial counts grants: see struct fgdp_grant.
  */
 struct fgdp_conn {
 	/* as producer */
 	__le32 tail;			/* position after the last byte published */
 	__le32 tx_flags;		/* FGDP_TX_* */
 	__le32 space_event;		/* send READY when your head passes this */
-	__le32 ring_serial;
+	__le32 ring_serial;		/* rings set, and grants << FGDP_GRANTS_SHIFT */
 	__le32 ring_pfn;
 	__le32 ring_frames;		/* power of two, 4 .. 1024 */
 	__le32 ring_base;
 	__le32 id;			/* own connection id, complete */
 	__le32 tcp_seq;			/* with FGDP_TX_RING: where the ring begins in TCP */
-	__le32 reserved0[7];
+	__le32 grant_pfn;		/* the frame of struct fgdp_grant[FGDP_GRANTS] */
+	__le32 reserved0[6];
 	/* as consumer */
 	__le32 head;			/* position after the last byte consumed */
 	__le32 data_event;		/* send READY when your tail passes this */
 	__le32 rx_flags;		/* FGDP_RX_* */
-	__le32 reserved1[13];
+	__le32 released[8];		/* bit n of word n / 32 flips at each release of place n */
+	__le32 reserved1[5];
 };
 
 #define FGDP_RING_MIN_FRAMES		4
@@ -402,6 +406,22 @@ struct fgdp_conn {
 #define FGDP_TX_BACK			(1u << 3)	/* to TCP: no byte after tail will follow here */
 #define FGDP_RX_SHUT			(1u << 0)	/* nobody will read any more */
 #define FGDP_RX_STOP			(1u << 1)	/* to TCP: head is final, the rest comes there */
+
+/*
+ * Frames lent to the consumer, whose bytes follow those before `position` in
+ * the stream and move no position. Grant n of a direction, from 0, lies at
+ * place n % FGDP_GRANTS of the frame grant_pfn, until the consumer releases it.
+ */
+struct fgdp_grant {
+	__le32 position;		/* of the next byte in the ring */
+	__le32 pfn;
+	__le32 frames;			/* 1 .. FGDP_GRANT_MAX_FRAMES */
+	__le32 flags;			/* zero */
+};
+
+#define FGDP_GRANTS			256
+#define FGDP_GRANTS_SHIFT		16
+#define FGDP_GRANT_MAX_FRAMES		1024
 
 /*
  * SOCK_SEQPACKET: a record is struct fgdp_record, its bytes, and padding to a
@@ -430,6 +450,7 @@ struct fgdp_record {
 #define FGDP_R_NO_FRAMES		14	/* slot or quota exhausted */
 #define FGDP_R_TIMEOUT			15	/* no answer to the channel's opening */
 #define FGDP_R_ABI			16	/* other ABI version */
-#define FGDP_R_MAX			17
+#define FGDP_R_BAD_GRANT		17	/* grant, or release of one, invalid */
+#define FGDP_R_MAX			18
 
 #endif /* _UAPI_LINUX_VIRTIO_FGDP_H */

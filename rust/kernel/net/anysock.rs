@@ -144,10 +144,16 @@ impl AnySock {
         self.set_err_word(err.to_errno().wrapping_neg());
     }
 
-    /// Tells pollers that there is an error.
+    /// Tells pollers that there is an error, or something in the error queue.
     pub(crate) fn error_report(&self) {
         // SAFETY: The socket is live; the callback may be called in any context.
         unsafe { ffi::fgdp_helper_sk_error_report(self.raw()) }
+    }
+
+    /// `SO_ZEROCOPY`.
+    pub(crate) fn is_zerocopy(&self) -> bool {
+        // SAFETY: The socket is live.
+        unsafe { ffi::fgdp_helper_sock_zerocopy(self.raw()) }
     }
 
     /// Takes the pending error (`sock_error()`).

@@ -27,6 +27,8 @@ consts! {
     MSG_EOR: u32 = MSG_EOR;
     /// Wait for the full request.
     MSG_WAITALL: u32 = MSG_WAITALL;
+    /// Send without a copy.
+    MSG_ZEROCOPY: u32 = MSG_ZEROCOPY;
     /// Read the error queue.
     MSG_ERRQUEUE: u32 = MSG_ERRQUEUE;
     /// `O_NONBLOCK`, as `connect` and `accept` get it.

@@ -6,6 +6,7 @@
 //! in statics that the registration sets and clears.
 
 use super::super::ffi;
+use super::super::mm::NewArea;
 use super::errno::Errno;
 use super::msg::{ret, RecvMsg, SendMsg};
 use super::sock::Sock;
@@ -65,6 +66,8 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     fn send(sk: &Sock<Self>, msg: &mut SendMsg<'_>, len: usize) -> Result<usize>;
     /// `recvmsg(2)`.
     fn recv(sk: &Sock<Self>, msg: &mut RecvMsg<'_>, len: usize, flags: u32) -> Result<usize>;
+    /// `mmap(2)`.
+    fn mmap(sk: &Sock<Self>, area: &NewArea<'_>) -> Result;
     /// `SIOCINQ`: bytes to read.
     fn inq(sk: &Sock<Self>) -> Result<i32>;
     /// `SIOCOUTQ`: bytes sent that the peer has not read.
@@ -209,7 +212,8 @@ fn ops<F: Family>(module: &'static ThisModule, number: u8) -> Result<KBox<ffi::p
         shutdown: Some(shutdown::<F>),
         sendmsg: Some(sendmsg::<F>),
         recvmsg: Some(recvmsg::<F>),
-        mmap: Some(ffi::sock_no_mmap),
+        setsockopt: Some(ffi::fgdp_helper_sock_setsockopt),
+        mmap: Some(mmap::<F>),
         ..Default::default()
     };
     Ok(KBox::new(ops, GFP_KERNEL)?)
@@ -486,6 +490,27 @@ unsafe extern "C" fn recvmsg<F: Family>(
     unsafe {
         match sock_of::<F>(sock) {
             Some(sk) => ret(F::recv(sk, &mut RecvMsg::from_raw(msg), len, flags as u32)),
+            None => EINVAL.to_errno(),
+        }
+    }
+}
+
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.mmap`, for a socket of family `F`.
+unsafe extern "C" fn mmap<F: Family>(
+    _file: *mut ffi::file,
+    sock: *mut ffi::socket,
+    vma: *mut ffi::vm_area_struct,
+) -> c_int {
+    // SAFETY: An `mmap` call: `vma` is new.
+    unsafe {
+        let area = match NewArea::from_raw(vma) {
+            Ok(area) => area,
+            Err(e) => return e.to_errno(),
+        };
+        match sock_of::<F>(sock) {
+            Some(sk) => ret(F::mmap(sk, &area).map(|()| 0)),
             None => EINVAL.to_errno(),
         }
     }

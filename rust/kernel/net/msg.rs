@@ -60,6 +60,31 @@ impl<'a> SendMsg<'a> {
         // SAFETY: By the caller's word, the iterator has advanced by `n` at least.
         unsafe { ffi::iov_iter_revert(&mut self.raw.msg_iter, n as usize) };
     }
+
+    /// The next piece of user memory: its address and length. `None` for other memory.
+    pub(crate) fn segment(&mut self) -> Option<(usize, usize)> {
+        let mut len = 0;
+        // SAFETY: The iterator is valid and exclusively ours.
+        let addr = unsafe { ffi::fgdp_helper_iter_segment(&self.raw.msg_iter, &mut len) };
+        (addr != 0).then_some((addr as usize, len))
+    }
+
+    /// Passes over the next `n` bytes, of which there are so many.
+    pub(crate) fn skip(&mut self, n: usize) {
+        let n = n.min(self.remaining());
+        // SAFETY: The iterator is valid, exclusively ours, and has `n` bytes.
+        unsafe { ffi::iov_iter_advance(&mut self.raw.msg_iter, n) };
+    }
+
+    /// Runs `f` on the next `n` bytes as if there were no others.
+    pub(crate) fn first<R>(&mut self, n: usize, f: impl FnOnce(&mut Self) -> R) -> R {
+        // SAFETY: The iterator is valid and exclusively ours.
+        let hidden = unsafe { ffi::fgdp_helper_iter_hide(&mut self.raw.msg_iter, n) };
+        let result = f(self);
+        // SAFETY: As above; so many bytes were hidden.
+        unsafe { ffi::fgdp_helper_iter_show(&mut self.raw.msg_iter, hidden) };
+        result
+    }
 }
 
 /// A place in a message's room for ancillary data.
@@ -108,6 +133,12 @@ impl<'a> RecvMsg<'a> {
     /// Adds to the flags that the call returns.
     pub(crate) fn add_flags(&mut self, flags: u32) {
         self.raw.msg_flags |= flags;
+    }
+
+    /// Says that the calls `first` to `last` of send with `MSG_ZEROCOPY` are complete.
+    pub(crate) fn put_zerocopy(&mut self, first: u32, last: u32, copied: bool) {
+        // SAFETY: The message is exclusively ours; this is a `recvmsg` call.
+        unsafe { ffi::fgdp_helper_put_zerocopy(self.raw, first, last, copied) }
     }
 
     /// Where the bytes go.

@@ -93,6 +93,7 @@ impl<F: Family> Sock<F> {
         // SAFETY: Both are live and not yet connected to each other.
         unsafe {
             ffi::sock_init_data(socket, sk);
+            ffi::fgdp_helper_sock_own_options(socket);
             (*sk).sk_destruct = Some(Self::destruct);
             (*sk).sk_protocol = 0;
         }

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! Extents, and the frames in them.
+//! Extents, the frames in them, and their way to the peer and back.
 
 mod accepted;
+mod ledger;
+mod life;
+mod places;
 mod pool;
 
 pub use accepted::{Accepted, Extent, MAX_EXTENTS};
+pub use ledger::{Call, Entry, Ledger, Notice, Run};
+pub use places::Places;
 pub use pool::{FramePool, NoRun, Unit};

@@ -9,7 +9,7 @@ use crate::proto::wire::{
 const WORDS: usize = EXTENT_FRAMES as usize / 64;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Nobody's.
     #[default]
     Free,
@@ -19,16 +19,35 @@ enum State {
     Accepted,
     /// Taken back; the peer has not given it up yet.
     Revoked,
+    /// The peer is gone; programs map frames of it.
+    Orphan,
 }
 
 /// Private bookkeeping for [`EXTENT_FRAMES`] frames of the own slot. The caller
 /// provides one per 2 MiB.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Unit {
-    used: [u64; WORDS],
-    state: State,
-    peer: u32,
+    pub(super) used: [u64; WORDS],
+    /// Those of them that programs map.
+    pub(super) mapped: [u64; WORDS],
+    /// How many grants each of them is in.
+    pub(super) grants: [u16; EXTENT_FRAMES as usize],
+    pub(super) state: State,
+    pub(super) peer: u32,
     id: u32,
+}
+
+impl Default for Unit {
+    fn default() -> Self {
+        Self {
+            used: [0; WORDS],
+            mapped: [0; WORDS],
+            grants: [0; EXTENT_FRAMES as usize],
+            state: State::Free,
+            peer: 0,
+            id: 0,
+        }
+    }
 }
 
 impl Unit {
@@ -121,12 +140,13 @@ pub enum NoRun {
 ///
 /// # Invariants
 ///
-/// A frame is marked used only in a unit that is accepted or revoked.
+/// A frame is marked used only in a unit that is accepted, revoked or an orphan's;
+/// a mapped frame is in use, and so is one in a grant.
 #[derive(Debug)]
 pub struct FramePool<U> {
-    units: U,
-    first: u32,
-    quota: u32,
+    pub(super) units: U,
+    pub(super) first: u32,
+    pub(super) quota: u32,
     next_id: u32,
 }
 
@@ -243,7 +263,7 @@ impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
     }
 
     /// Frees a run as it was allocated. False, and nothing freed, if there is no
-    /// such run in use.
+    /// such run in use, or a frame of it is mapped or granted.
     pub fn free(&mut self, pfn: u32, frames: u32) -> bool {
         let Some(need) = units_for(frames) else {
             return false;
@@ -258,14 +278,17 @@ impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
         let Some(run) = self.units.as_mut().get_mut(range) else {
             return false;
         };
+        let alive = run
+            .iter()
+            .any(|u| u.is_alive(frame, frames.min(EXTENT_FRAMES)));
         if need > 1 {
             let full = |u: &Unit| u.used.iter().all(|&w| w == u64::MAX);
-            if frame != 0 || !run.iter().all(full) {
+            if frame != 0 || !run.iter().all(full) || alive {
                 return false;
             }
             return run.iter_mut().all(|u| u.mark(0, EXTENT_FRAMES, false));
         }
-        run.iter_mut().all(|u| u.mark(frame, frames, false))
+        !alive && run.iter_mut().all(|u| u.mark(frame, frames, false))
     }
 
     fn find_free(&self, need: u32) -> Option<usize> {
@@ -358,11 +381,12 @@ impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
     }
 
     /// The peer reads nothing any more (it closed its side of the channel, or is
-    /// gone): all that was lent to it is free (G-6).
+    /// gone): all that was lent to it is free (G-6), but for what programs map, and no
+    /// grant to it counts.
     pub fn reclaim(&mut self, peer: u32) {
         for unit in self.units.as_mut() {
             if unit.peer == peer {
-                *unit = Unit::default();
+                unit.orphan();
             }
         }
     }

@@ -9,7 +9,7 @@ impl Conn {
     /// True if there is nothing left to read: both sides agree that no byte will
     /// be.
     fn rx_finished(&self) -> bool {
-        let read = self.rx.head == self.rx.tail;
+        let read = self.rx.head == self.rx.tail && self.rx.got.is_empty();
         let drained = self.rx_fin() && read;
         // Of a carried connection bytes before RST may still be read (T-15).
         let void = self.rx_reset() && (read || self.carried.is_none());
@@ -19,7 +19,7 @@ impl Conn {
 
     /// True if nothing of what the peer does with the sent bytes matters.
     fn tx_finished(&self) -> bool {
-        let acked = self.tx.head == self.tx.tail;
+        let acked = self.tx.head == self.tx.tail && !self.tx_is_granting();
         let unwanted = self.tx.peer_rx & RX_SHUT != 0 || self.done_seen;
         let ended = self.rx_reset() || self.tx_has(TX_RST);
         // Of a carried connection the rest goes by TCP.
@@ -70,6 +70,7 @@ impl Conn {
             return self.fail(Reason::BadMsg);
         }
         self.done_seen = true;
+        self.all_released();
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 //! [`TxPath`] and [`Source`].
 
 mod close;
+mod grants;
 mod ringpos;
 mod rx;
 mod spans;
@@ -31,6 +32,7 @@ use crate::proto::mem::{zero, Mem, MemMut, View};
 use crate::proto::wire::{
     conn, conn_entry, slot_hdr, Kind, Reason, CONN_INDEX_MASK, CONN_SIZE, MAX_CONNS,
 };
+use grants::{Given, Got};
 use ringpos::RingPos;
 use tcp::Carried;
 
@@ -62,6 +64,7 @@ struct Tx {
     flags: u32,
     peer_rx: u32,
     ring: RingPos,
+    given: Given,
 }
 
 /// The consumer's half.
@@ -69,7 +72,8 @@ struct Tx {
 /// # Invariants
 ///
 /// `tail` is the newest producer position that was accepted, never goes back,
-/// and `ring.holds(head, tail)`.
+/// and `ring.holds(head, tail)`. No byte of the ring behind an unread grant is read
+/// before it.
 #[derive(Debug, Default)]
 struct Rx {
     head: u32,
@@ -79,6 +83,9 @@ struct Rx {
     ring: RingPos,
     record: Option<u32>,
     version: u32,
+    /// The word that was last fetched of rings and grants.
+    word: u32,
+    got: Got,
 }
 
 /// One side of a connection: private shadow of both entries.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! The consumer's half of a connection.
 
+use super::grants::Step;
 use super::{Conn, Notify, Ring, Spans};
 use crate::proto::grant::Accepted;
 use crate::proto::mem::{Mem, MemMut, View};
@@ -42,7 +43,7 @@ impl Conn {
         if self.done_sent || void || self.tx.flags & TX_RST != 0 || self.rx_stopped() {
             return 0;
         }
-        self.rx.tail.wrapping_sub(self.rx.head)
+        self.rx.readable()
     }
 
     pub(super) fn observe<S: MemMut + ?Sized, W: Mem + ?Sized>(
@@ -52,14 +53,14 @@ impl Conn {
         peer: u64,
     ) -> Result<(), Reason> {
         // The order matters. Flags first: a tail fetched after FIN was seen is the
-        // last one. Serial last: whatever ring the bytes before the tail are in was
-        // stored before the tail.
+        // last one. Serial last: whatever ring the bytes before the tail are in, and
+        // whatever grant lies between them, was stored before the tail.
         let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
         let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
-        let serial = v.peer_load_acquire(peer.wrapping_add(conn::RING_SERIAL));
+        let word = v.peer_load_acquire(peer.wrapping_add(conn::RING_SERIAL));
 
-        let same = flags == self.rx.peer_tx && tail == self.rx.tail;
-        if same && serial == self.rx.ring.serial() && self.rx.version == accepted.version() {
+        let same = flags == self.rx.peer_tx && tail == self.rx.tail && word == self.rx.word;
+        if same && self.rx.version == accepted.version() && !self.rx.got.wants() {
             return Ok(());
         }
         if self.rx.peer_tx & !flags != 0 || !self.tx_flags_ok(flags) {
@@ -74,8 +75,8 @@ impl Conn {
             self.rx.peer_tx = flags;
             return Ok(());
         }
-        if serial != self.rx.ring.serial() {
-            self.adopt(v, accepted, peer, serial)?;
+        if word & 0xffff != self.rx.ring.serial() {
+            self.adopt(v, accepted, peer, word & 0xffff)?;
         }
         let seen = self.rx.tail.wrapping_sub(self.rx.head);
         let unread = tail.wrapping_sub(self.rx.head);
@@ -92,11 +93,16 @@ impl Conn {
                 Some(false) => {}
                 None => return self.fail(Reason::BadRing),
             }
+            if !self.recheck_grants(accepted) {
+                return self.fail(Reason::BadGrant);
+            }
         }
         // INVARIANT: not before the old tail, and `holds` by the check above.
         self.rx.tail = tail;
+        let ended = self.rx.peer_tx;
         self.rx.peer_tx = flags;
-        Ok(())
+        self.rx.word = word;
+        self.observe_grants(v, accepted, peer, ended)
     }
 
     /// Takes the producer's next ring over into the private state (S-5, S-6).
@@ -115,7 +121,7 @@ impl Conn {
         let seen = self.rx.tail.wrapping_sub(self.rx.head);
         // The bytes from head to base lie in the ring that was current until now.
         let before = base.wrapping_sub(self.rx.head);
-        if serial != self.rx.ring.serial().wrapping_add(1)
+        if serial != self.rx.ring.serial().wrapping_add(1) & 0xffff
             || !self.rx.ring.settled()
             || !ring.size_ok()
             || !accepted.contains(ring.pfn, ring.frames)
@@ -139,7 +145,7 @@ impl Conn {
         if len == 0 {
             return Spans::EMPTY;
         }
-        self.rx.ring.spans(self.rx.head, at, len)
+        self.rx.spans(at, len)
     }
 
     /// Gives `n` bytes back to the producer, not more than
@@ -159,11 +165,17 @@ impl Conn {
             return Ok(Notify::NO);
         }
         let old = self.rx.head;
-        // INVARIANT: n <= tail - head.
-        self.rx.head = old.wrapping_add(n);
-        self.rx.ring.advance(n);
+        let step = if self.rx.got.is_empty() {
+            Step::ring(n)
+        } else {
+            self.rx_step(n)
+        };
+        // INVARIANT: not more than tail - head, nor than up to an unread grant.
+        self.rx.head = old.wrapping_add(step.in_ring);
+        self.rx.ring.advance(step.in_ring);
         self.rx.ring.take_old();
         self.rx.record = None;
+        self.publish_released(v, &step);
         // Pairs with the acquire in `refresh_head`: the bytes are copied.
         self.own_release(v, conn::HEAD, self.rx.head);
         let Some(peer) = self.peer_entry() else {
@@ -173,7 +185,7 @@ impl Conn {
         v.fence();
         let event = v.peer_load(peer.wrapping_add(conn::SPACE_EVENT));
         Ok(Notify {
-            ready: passed(event, self.rx.head, old),
+            ready: step.released() || passed(event, self.rx.head, old),
         })
     }
 

@@ -52,14 +52,14 @@ impl Conn {
         if self.tx_move_pending() || !self.entry_lives() {
             return Err(Refused::Pending);
         }
-        let serial = self.tx.ring.serial().wrapping_add(1);
+        let serial = self.tx.ring.serial().wrapping_add(1) & 0xffff;
         self.own_store(v, conn::RING_PFN, ring.pfn);
         self.own_store(v, conn::RING_FRAMES, ring.frames);
         self.own_store(v, conn::RING_BASE, self.tx.tail);
         // Pairs with the acquire in `rx_avail`: the three words are complete. They
         // do not change before the consumer has read bytes behind the base, so it
         // cannot see a mixture.
-        self.own_release(v, conn::RING_SERIAL, serial);
+        self.own_release(v, conn::RING_SERIAL, self.tx_serial(serial));
         // INVARIANT: with no byte in the new ring, what was unread before is
         // before the base.
         let unread = self.tx.tail.wrapping_sub(self.tx.head);
@@ -126,7 +126,7 @@ impl Conn {
         // Pairs with the release in `rx_consume`: bytes before it are copied.
         let head = v.peer_load_acquire(peer.wrapping_add(conn::HEAD));
         match self.take_head(flags, head) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.refresh_released(v, peer),
             Err(reason) => self.fail(reason),
         }
     }
@@ -349,8 +349,8 @@ impl Conn {
             || !self.tx_on_ring())
     }
 
-    /// Asks for READY when the peer has consumed everything. `Ok(true)`: it has
-    /// already, or its flags changed.
+    /// Asks for READY when the peer has consumed everything, grants too. `Ok(true)`:
+    /// it has already, or its flags changed.
     ///
     /// # Errors
     ///
@@ -361,9 +361,8 @@ impl Conn {
     ) -> Result<bool, Reason> {
         let flags = self.tx.peer_rx;
         self.arm_head(v, self.tx.tail.wrapping_sub(1))?;
-        Ok(self.tx.head == self.tx.tail
-            || flags != self.tx.peer_rx
-            || self.tx.peer_rx & RX_STOP != 0)
+        let drained = self.tx.head == self.tx.tail && !self.tx_is_granting();
+        Ok(drained || flags != self.tx.peer_rx || self.tx.peer_rx & RX_STOP != 0)
     }
 
     fn arm_head<S: MemMut + ?Sized, W: Mem + ?Sized>(

@@ -104,6 +104,15 @@ pub const RX_SHUT: u32 = 1 << 0;
 /// Back to TCP: head is final.
 pub const RX_STOP: u32 = 1 << 1;
 
+/// Grants of a direction that are not released, at most.
+pub const GRANTS: u32 = 256;
+/// Bytes of the record of a grant.
+pub const GRANT_SIZE: u64 = 16;
+/// Where in `ring_serial` the count of grants begins.
+pub const GRANTS_SHIFT: u32 = 16;
+/// Frames of a grant at most.
+pub const GRANT_MAX_FRAMES: u32 = 1024;
+
 /// Bytes of the header of a record.
 pub const RECORD_HDR: u32 = 8;
 
@@ -171,14 +180,30 @@ pub mod conn {
     pub const ID: u64 = 28;
     /// `tcp_seq`.
     pub const TCP_SEQ: u64 = 32;
+    /// `grant_pfn`.
+    pub const GRANT_PFN: u64 = 36;
     /// `head`.
     pub const HEAD: u64 = 64;
     /// `data_event`.
     pub const DATA_EVENT: u64 = 68;
     /// `rx_flags`.
     pub const RX_FLAGS: u64 = 72;
+    /// `released`: the first of its words.
+    pub const RELEASED: u64 = 76;
     /// Size of the structure.
     pub const SIZE: u64 = 128;
+}
+
+/// Word offsets in `struct fgdp_grant`.
+pub mod grant {
+    /// `position`.
+    pub const POSITION: u64 = 0;
+    /// `pfn`.
+    pub const PFN: u64 = 4;
+    /// `frames`.
+    pub const FRAMES: u64 = 8;
+    /// `flags`.
+    pub const FLAGS: u64 = 12;
 }
 
 /// Offset in a slot of the channel area for peer `slot`. Slots count modulo
@@ -205,4 +230,6 @@ const _: () = {
     assert!(CONN_OFFSET + MAX_CONNS as u64 * CONN_SIZE < MIN_SLOT_SIZE);
     assert!(conn::SIZE == CONN_SIZE);
     assert!(lane::SIZE <= LANE_MSGS_OFFSET);
+    assert!(GRANTS as u64 * GRANT_SIZE == FRAME_SIZE as u64);
+    assert!(conn::RELEASED + GRANTS as u64 / 8 <= conn::SIZE);
 };

@@ -39,11 +39,13 @@ pub enum Reason {
     Timeout = 15,
     /// The peer speaks another ABI version.
     Abi = 16,
+    /// A grant of the peer, or its release of one, is invalid.
+    BadGrant = 17,
 }
 
 impl Reason {
     /// All reasons in the order of their numbers.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::None,
         Reason::PeerGone,
         Reason::PeerClosed,
@@ -61,6 +63,7 @@ impl Reason {
         Reason::NoFrames,
         Reason::Timeout,
         Reason::Abi,
+        Reason::BadGrant,
     ];
 
     /// The number on the wire.
@@ -95,6 +98,7 @@ impl Reason {
             Self::NoFrames => "no_frames",
             Self::Timeout => "timeout",
             Self::Abi => "abi",
+            Self::BadGrant => "bad_grant",
         }
     }
 
@@ -110,6 +114,7 @@ impl Reason {
                 | Self::BadFlags
                 | Self::BadRecord
                 | Self::BadExtent
+                | Self::BadGrant
         )
     }
 }

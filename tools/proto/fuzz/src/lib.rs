@@ -4,11 +4,13 @@
 //! it checks. Besides not panicking, what is accepted must be as the clause says.
 
 mod connection;
+mod grants;
 mod lane;
 mod memory;
 mod tables;
 
 pub use connection::{s_12_connection, s_13_record, t_11_carried};
+pub use grants::z_5_grant;
 pub use lane::l_3_lane;
 pub use tables::{h_2_table, h_4_directory, m_6_headers};
 

@@ -8,6 +8,8 @@ mod accepted;
 mod basics;
 mod carried;
 mod channel;
+mod frames;
+mod grants;
 mod header;
 mod host;
 mod hostile;

@@ -287,7 +287,7 @@ fn b_1_reasons_have_their_numbers() {
         assert_eq!(reason.as_u32(), n);
         assert_eq!(Reason::from_u32(n), Some(reason));
     }
-    assert_eq!(Reason::from_u32(17), None);
+    assert_eq!(Reason::from_u32(18), None);
     let mut names: Vec<_> = Reason::ALL.iter().map(|r| r.name()).collect();
     names.sort_unstable();
     names.dedup();

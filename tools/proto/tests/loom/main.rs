@@ -11,5 +11,6 @@
 mod carried;
 mod connections;
 mod directory;
+mod grants;
 mod lanes;
 mod memory;

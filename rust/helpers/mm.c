@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/sched/mm.h>
+#include <linux/vmalloc.h>
+
+static void area_open(struct vm_area_struct *vma)
+{
+	struct fgdp_area *area = vma->vm_private_data;
+
+	area->ops->open(area);
+}
+
+static void area_close(struct vm_area_struct *vma)
+{
+	struct fgdp_area *area = vma->vm_private_data;
+
+	area->ops->close(area);
+}
+
+static vm_fault_t area_fault(struct vm_fault *vmf)
+{
+	struct fgdp_area *area = vmf->vma->vm_private_data;
+
+	return area->ops->fault(area, vmf, vmf->pgoff, vmf->flags & FAULT_FLAG_WRITE, false);
+}
+
+static vm_fault_t area_mkwrite(struct vm_fault *vmf)
+{
+	struct fgdp_area *area = vmf->vma->vm_private_data;
+
+	return area->ops->fault(area, vmf, vmf->pgoff, true, true);
+}
+
+static const struct vm_operations_struct area_vm_ops = {
+	.open = area_open,
+	.close = area_close,
+	.fault = area_fault,
+	.pfn_mkwrite = area_mkwrite,
+};
+
+/* Why @vma cannot be an area, or 0. */
+int fgdp_helper_area_check(struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & VM_SHARED) || vma->vm_pgoff)
+		return -EINVAL;
+	return vma->vm_flags & VM_EXEC ? -EPERM : 0;
+}
+
+/*
+ * Makes @vma one of @area, whose frames have no struct page that counts. A child
+ * does not inherit it: it would write to what its parent takes for its own.
+ */
+void fgdp_helper_area_start(struct vm_area_struct *vma, struct fgdp_area *area)
+{
+	vm_flags_mod(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTCOPY | VM_DONTDUMP, VM_MAYEXEC);
+	vma->vm_private_data = area;
+	vma->vm_ops = &area_vm_ops;
+}
+
+unsigned long fgdp_helper_vma_pages(const struct vm_area_struct *vma)
+{
+	return vma_pages(vma);
+}
+
+struct file *fgdp_helper_vma_file(const struct vm_area_struct *vma)
+{
+	return vma->vm_file;
+}
+
+/* The area that the caller's memory at @addr belongs to, with the lock that keeps it, or NULL. */
+struct vm_area_struct *fgdp_helper_lock_area(unsigned long addr)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+
+	if (!mm || mmap_read_lock_killable(mm))
+		return NULL;
+	vma = vma_lookup(mm, untagged_addr(addr));
+	if (vma && vma->vm_ops == &area_vm_ops)
+		return vma;
+	mmap_read_unlock(mm);
+	return NULL;
+}
+
+void fgdp_helper_unlock_area(struct vm_area_struct *vma)
+{
+	mmap_read_unlock(vma->vm_mm);
+}
+
+struct fgdp_area *fgdp_helper_area_of(const struct vm_area_struct *vma)
+{
+	return vma->vm_private_data;
+}
+
+/* The page of the area that @addr is in; how many pages of @vma there are from it on. */
+unsigned long fgdp_helper_area_page(const struct vm_area_struct *vma, unsigned long addr,
+				    unsigned long *left)
+{
+	addr = untagged_addr(addr);
+	*left = (vma->vm_end - addr) >> PAGE_SHIFT;
+	return vma->vm_pgoff + ((addr - vma->vm_start) >> PAGE_SHIFT);
+}
+
+/* Takes @pages pages of the area off the page tables; whoever touches them faults. */
+void fgdp_helper_zap_pages(struct file *file, unsigned long first, unsigned long pages)
+{
+	unmap_mapping_range(file->f_mapping, (loff_t)first << PAGE_SHIFT,
+			    (loff_t)pages << PAGE_SHIFT, 1);
+}
+
+vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long pfn, bool writable)
+{
+	vm_flags_t flags = vmf->vma->vm_flags;
+
+	/* What is not to be written is mapped as if a write had to copy it. */
+	if (!writable)
+		flags &= ~VM_SHARED;
+	return vmf_insert_pfn_prot(vmf->vma, vmf->address, pfn, vm_get_page_prot(flags));
+}
+
+/* The frame number of memory that vmalloc() or memremap() mapped. */
+unsigned long fgdp_helper_pfn(const void *addr)
+{
+	return vmalloc_to_pfn(addr);
+}
+
+unsigned long fgdp_helper_page_pfn(const struct page *page)
+{
+	return page_to_pfn(page);
+}

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of the own slot that programs map by `mmap(2)`.
+//!
+//! Page tables hold frame numbers, to which no `struct page` belongs that counts. So what is behind a page changes under
+//! the area's lock only, in which faults put entries into page tables, and from which those of a page are taken before
+//! it may not be written any more.
+//!
+//! References: an [`Area`] that is mapped holds one on itself. The mappings count themselves: `mmap_lock` serialises who
+//! adds one, and the last to go ends the area.
+//!
+//! Lock order: `mmap_lock` or that of a mapping, the area's `pages`, then what the owner takes; page tables innermost.
+
+use super::ffi;
+use super::shm::SlotMem;
+use core::any::TypeId;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use kernel::page::{Page, PAGE_SIZE};
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::*, Atomic};
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+/// Where the content of a page is.
+enum Backing {
+    /// In the slot, at this offset.
+    Frame(u64),
+    /// In memory of this guest alone, for ever.
+    Own(Page),
+}
+
+/// Where somebody who writes to a page writes.
+pub(crate) enum Write {
+    /// To the frame that is there.
+    InPlace,
+    /// To a copy in the frame at this offset, which was nobody's.
+    Frame(u64),
+    /// To a copy that no peer sees.
+    Own,
+}
+
+/// Who says what may be done with frames. Called under the area's lock.
+pub(crate) trait Owner: Send + Sync + 'static {
+    /// Whether the memory is gone: who touches it gets SIGBUS.
+    fn is_gone(&self) -> bool;
+    /// Whether nobody may write to the frame at `off`.
+    fn is_granted(&self, off: u64) -> bool;
+    /// Somebody is about to write to the frame at `off`.
+    fn write(&self, off: u64) -> Write;
+    /// The frame at `off` is not mapped any more.
+    fn unmapped(&self, off: u64);
+    /// Nothing is mapped any more.
+    fn closed(&self);
+}
+
+struct Pages {
+    backing: KVVec<Backing>,
+    /// The mapped file, until the last mapping goes, which holds it.
+    file: Option<NonNull<ffi::file>>,
+}
+
+// SAFETY: A file may be referred to from any thread; pages are plain data.
+unsafe impl Send for Pages {}
+
+/// The beginning of an area of whatever owner.
+#[repr(C)]
+struct Head {
+    raw: ffi::fgdp_area,
+    owner: TypeId,
+}
+
+/// What one call of `mmap(2)` mapped.
+///
+/// # Invariants
+///
+/// What page tables show of page n is what `pages.backing[n]` says. A page of the guest's own is there as long as the
+/// area.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Area<O: Owner> {
+    head: Head,
+    owner: O,
+    memory: SlotMem,
+    mappings: Atomic<i32>,
+    #[pin]
+    pages: Mutex<Pages>,
+}
+
+// SAFETY: `head` points to a constant; the other fields are `Send`.
+unsafe impl<O: Owner> Send for Area<O> {}
+// SAFETY: As above, and `Sync`.
+unsafe impl<O: Owner> Sync for Area<O> {}
+
+/// A mapping that `mmap(2)` is about to make.
+pub(crate) struct NewArea<'a> {
+    vma: *mut ffi::vm_area_struct,
+    _call: PhantomData<&'a ()>,
+}
+
+impl NewArea<'_> {
+    /// # Safety
+    ///
+    /// `vma` is the mapping of a running `mmap` call, for the length of the value's life.
+    pub(super) unsafe fn from_raw(vma: *mut ffi::vm_area_struct) -> Result<Self> {
+        // SAFETY: By this function's contract.
+        kernel::error::to_result(unsafe { ffi::fgdp_helper_area_check(vma) })?;
+        Ok(Self {
+            vma,
+            _call: PhantomData,
+        })
+    }
+
+    /// Its size in pages.
+    pub(crate) fn pages(&self) -> usize {
+        // SAFETY: By `from_raw`'s contract.
+        unsafe { ffi::fgdp_helper_vma_pages(self.vma) as usize }
+    }
+
+    /// Maps the frames of `memory` at `frames`, as many as there are pages.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for another number of frames; `ENOMEM`. Nothing is mapped then, and the owner hears of nothing.
+    pub(crate) fn map<O: Owner>(
+        &self,
+        owner: O,
+        memory: SlotMem,
+        frames: impl Iterator<Item = u64>,
+    ) -> Result<Arc<Area<O>>> {
+        let count = self.pages();
+        let mut backing = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for off in frames {
+            backing.push(Backing::Frame(off), GFP_KERNEL)?;
+        }
+        if backing.len() != count {
+            return Err(EINVAL);
+        }
+        // SAFETY: The call's mapping has a file.
+        let file = NonNull::new(unsafe { ffi::fgdp_helper_vma_file(self.vma) });
+        let pages = Pages { backing, file };
+        let head = Head {
+            raw: ffi::fgdp_area {
+                ops: &Area::<O>::OPS,
+            },
+            owner: TypeId::of::<O>(),
+        };
+        let area = Arc::pin_init(
+            pin_init!(Area {
+                head,
+                owner,
+                memory,
+                mappings: Atomic::new(1),
+                pages <- new_mutex!(pages, "fgdp_area"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let raw = Arc::into_raw(area.clone()).cast_mut().cast();
+        // SAFETY: The mapping is new, and keeps the reference that was made for it until `close`.
+        unsafe { ffi::fgdp_helper_area_start(self.vma, raw) };
+        Ok(area)
+    }
+}
+
+impl<O: Owner> Area<O> {
+    const OPS: ffi::fgdp_area_ops = ffi::fgdp_area_ops {
+        open: Some(Self::open),
+        close: Some(Self::close),
+        fault: Some(Self::fault),
+    };
+
+    /// # Safety
+    ///
+    /// `area` is the head of a mapped area of this type, for the length of `'a`.
+    unsafe fn of<'a>(area: *mut ffi::fgdp_area) -> &'a Self {
+        // SAFETY: The head is the first field.
+        unsafe { &*area.cast::<Self>() }
+    }
+
+    /// # Safety
+    ///
+    /// Called for a mapping of the area that was copied: a part of it will be cut off.
+    unsafe extern "C" fn open(area: *mut ffi::fgdp_area) {
+        // SAFETY: The mapping that was copied keeps the area.
+        unsafe { Self::of(area) }.mappings.add(1, Relaxed);
+    }
+
+    /// # Safety
+    ///
+    /// Called for a mapping of the area that goes; it has no entries in page tables any more.
+    unsafe extern "C" fn close(area: *mut ffi::fgdp_area) {
+        // SAFETY: The mapping keeps the area until this call.
+        let this = unsafe { Self::of(area) };
+        if this.mappings.fetch_sub(1, Full) != 1 {
+            return;
+        }
+        let mut pages = this.pages.lock();
+        pages.file = None;
+        for backing in &pages.backing {
+            if let Backing::Frame(off) = backing {
+                this.owner.unmapped(*off);
+            }
+        }
+        drop(pages);
+        this.owner.closed();
+        // SAFETY: The reference that `NewArea::map` made; no mapping is left.
+        drop(unsafe { Arc::from_raw(area.cast::<Self>().cast_const()) });
+    }
+
+    /// # Safety
+    ///
+    /// Called for a fault in a mapping of the area.
+    unsafe extern "C" fn fault(
+        area: *mut ffi::fgdp_area,
+        vmf: *mut ffi::vm_fault,
+        page: usize,
+        write: bool,
+        present: bool,
+    ) -> u32 {
+        // SAFETY: The mapping keeps the area.
+        let this = unsafe { Self::of(area) };
+        let mut pages = this.pages.lock();
+        if this.owner.is_gone() {
+            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
+        }
+        let Pages { backing, file } = &mut *pages;
+        let Some(backing) = backing.get_mut(page) else {
+            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
+        };
+        let writable = match this.prepare(backing, write) {
+            Ok(Found::Same { writable }) if present && writable => return 0,
+            Ok(Found::Same { writable }) => writable,
+            Ok(Found::Other) => {
+                if let Some(file) = file.filter(|_| present) {
+                    // SAFETY: The mapping that faults keeps its file.
+                    unsafe { ffi::fgdp_helper_zap_pages(file.as_ptr(), page, 1) };
+                    return ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE;
+                }
+                true
+            }
+            Err(_) => return ffi::fgdp_const_FGDP_CONST_VM_FAULT_OOM,
+        };
+        let pfn = match backing {
+            // SAFETY: `ptr` gives addresses of `memremap` or `vzalloc`.
+            Backing::Frame(off) => match this.memory.ptr(*off, PAGE_SIZE as u64) {
+                // SAFETY: As above.
+                Some(at) => unsafe { ffi::fgdp_helper_pfn(at.cast()) },
+                None => return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS,
+            },
+            Backing::Own(page) => page_pfn(page),
+        };
+        // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is as long as the area, by the
+        // type's invariant, and a later change takes the entry out under the lock that is held here.
+        unsafe { ffi::fgdp_helper_insert_pfn(vmf, pfn, writable) }
+    }
+
+    /// Makes `backing` what a fault is to map.
+    fn prepare(&self, backing: &mut Backing, write: bool) -> Result<Found> {
+        let Backing::Frame(off) = *backing else {
+            return Ok(Found::Same { writable: true });
+        };
+        if !write {
+            let writable = !self.owner.is_granted(off);
+            return Ok(Found::Same { writable });
+        }
+        match self.owner.write(off) {
+            Write::InPlace => return Ok(Found::Same { writable: true }),
+            Write::Frame(to) => {
+                self.memory.copy_within(off, to, PAGE_SIZE);
+                *backing = Backing::Frame(to);
+            }
+            Write::Own => {
+                let page = Page::alloc_page(GFP_KERNEL_ACCOUNT)?;
+                let from = self.memory.ptr(off, PAGE_SIZE as u64).ok_or(EFAULT)?;
+                // SAFETY: `from` has a page of mapped bytes; the page is new, nobody else knows it.
+                unsafe { page.write_raw(from, 0, PAGE_SIZE) }?;
+                *backing = Backing::Own(page);
+            }
+        }
+        self.owner.unmapped(off);
+        Ok(Found::Other)
+    }
+
+    /// Who says what may be done with it.
+    pub(crate) fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    /// Whether `owner` is this area's.
+    pub(crate) fn is_of(&self, owner: &O) -> bool {
+        core::ptr::eq(&self.owner, owner)
+    }
+
+    /// Takes all pages off the page tables; the owner has said that they are gone. Sleeps.
+    pub(crate) fn revoke(&self) {
+        let pages = self.pages.lock();
+        if let Some(file) = pages.file {
+            // SAFETY: Under the lock a mapping is left, which holds the file.
+            unsafe { ffi::fgdp_helper_zap_pages(file.as_ptr(), 0, 0) };
+        }
+    }
+}
+
+/// What a fault finds.
+enum Found {
+    /// What page tables may show already.
+    Same { writable: bool },
+    /// Something else; it is writable.
+    Other,
+}
+
+fn page_pfn(page: &Page) -> usize {
+    // SAFETY: The page is allocated.
+    unsafe { ffi::fgdp_helper_page_pfn(page.as_ptr().cast()) }
+}
+
+/// Frames that follow each other in memory and in the slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Frames {
+    /// Offset in the slot of the first one.
+    pub(crate) off: u64,
+    /// How many.
+    pub(crate) count: usize,
+}
+
+/// What is behind the caller's memory at some address.
+pub(crate) enum Behind {
+    /// Frames, which `lend` has lent: nobody writes to them any more.
+    Lent(Frames),
+    /// So many bytes that are to be copied.
+    Copy(usize),
+}
+
+/// Lends the frames behind the caller's memory from `addr` on, whole pages up to `len` bytes: `lend` gets the owner and
+/// a run of at most `max` frames, and says whether it did. Process context; sleeps.
+pub(crate) fn lend<O: Owner>(
+    addr: usize,
+    len: usize,
+    max: usize,
+    lend: impl FnOnce(&O, Frames) -> bool,
+) -> Behind {
+    let whole = len / PAGE_SIZE;
+    // What is left of a page that began before.
+    let rest = addr.wrapping_neg() % PAGE_SIZE;
+    if rest != 0 || whole == 0 {
+        return Behind::Copy(if rest == 0 { len } else { len.min(rest) });
+    }
+    // SAFETY: Process context.
+    let Some(vma) = NonNull::new(unsafe { ffi::fgdp_helper_lock_area(addr) }) else {
+        return Behind::Copy(len);
+    };
+    let mut left = 0;
+    // SAFETY: The lock keeps the mapping, and that keeps its area.
+    let (page, area) = unsafe {
+        let page = ffi::fgdp_helper_area_page(vma.as_ptr(), addr, &mut left);
+        (page, ffi::fgdp_helper_area_of(vma.as_ptr()))
+    };
+    // SAFETY: All areas begin with a head.
+    let behind = if unsafe { (*area.cast::<Head>()).owner } == TypeId::of::<O>() {
+        // SAFETY: Its owner is of this type.
+        let area = unsafe { Area::<O>::of(area) };
+        area.lend(page, whole.min(left).min(max), lend)
+    } else {
+        None
+    };
+    // SAFETY: Locked above.
+    unsafe { ffi::fgdp_helper_unlock_area(vma.as_ptr()) };
+    behind.unwrap_or(Behind::Copy(len.min(left.saturating_mul(PAGE_SIZE))))
+}
+
+impl<O: Owner> Area<O> {
+    /// Lends the run of frames from `first` on, at most `max`.
+    fn lend(
+        &self,
+        first: usize,
+        max: usize,
+        lend: impl FnOnce(&O, Frames) -> bool,
+    ) -> Option<Behind> {
+        let pages = self.pages.lock();
+        let frames = pages.backing.get(first..first.checked_add(max)?)?;
+        let Backing::Frame(off) = *frames.first()? else {
+            return Some(Behind::Copy(PAGE_SIZE));
+        };
+        let in_row = |(n, backing): &(usize, &Backing)| match backing {
+            Backing::Frame(at) => *at == off + (*n * PAGE_SIZE) as u64,
+            Backing::Own(_) => false,
+        };
+        let count = frames.iter().enumerate().take_while(in_row).count();
+        let run = Frames { off, count };
+        if !lend(&self.owner, run) {
+            return None;
+        }
+        if let Some(file) = pages.file {
+            // SAFETY: Under the lock a mapping is left, which holds the file.
+            unsafe { ffi::fgdp_helper_zap_pages(file.as_ptr(), first, count) };
+        }
+        Some(Behind::Lent(run))
+    }
+}

@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! Grants: frames of the producer that take the place of bytes in the ring.
+//!
+//! The count of grants is the upper half of the word whose lower half is the serial
+//! of the ring: one fetch tells of both, and costs nothing while there are none.
+
+use super::spans::{Span, Spans};
+use super::{Conn, Notify, Rx};
+use crate::proto::grant::{Accepted, Places, Run};
+use crate::proto::mem::{Mem, MemMut, View};
+use crate::proto::wire::{
+    conn, grant, Kind, Reason, FRAME_SHIFT, GRANTS, GRANTS_SHIFT, GRANT_MAX_FRAMES, GRANT_SIZE,
+    TX_BACK, TX_FIN, TX_RST,
+};
+
+/// Grants that a consumer has fetched and not read, at most; later ones follow when
+/// it has read some.
+const WINDOW: usize = 16;
+
+/// The place of grant `n`.
+const fn place_of(n: u16) -> u8 {
+    // There are 256 places, and 65536 is a multiple of it.
+    (n % GRANTS as u16) as u8
+}
+
+/// The producer's side.
+///
+/// # Invariants
+///
+/// A place is in one of `out` and `back` at most, and a record at a place in `out`
+/// does not change. `seen` is what the peer last said of the places.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    /// Grants published.
+    count: u16,
+    /// The frame of the records.
+    frame: Option<u32>,
+    out: Places,
+    back: Places,
+    seen: Places,
+}
+
+/// A grant that was fetched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    position: u32,
+    run: Option<Run>,
+    /// Bytes read.
+    done: u32,
+    place: u8,
+}
+
+impl Taken {
+    fn left(&self) -> u32 {
+        let bytes = self.run.map_or(0, |run| run.frames << FRAME_SHIFT);
+        bytes.saturating_sub(self.done)
+    }
+
+    fn start(&self) -> u64 {
+        let pfn = self.run.map_or(0, |run| run.pfn);
+        (u64::from(pfn) << FRAME_SHIFT).wrapping_add(u64::from(self.done))
+    }
+}
+
+/// The consumer's side.
+///
+/// # Invariants
+///
+/// The first `len` of `window` are in the order of the stream, not before the head
+/// and not behind the tail, and not read to their end.
+#[derive(Debug, Default)]
+pub(super) struct Got {
+    window: [Taken; WINDOW],
+    len: usize,
+    /// Grants fetched.
+    count: u16,
+    /// Grants published that were not fetched.
+    behind: u32,
+    held: Places,
+    said: Places,
+}
+
+impl Got {
+    fn window(&self) -> &[Taken] {
+        self.window.get(..self.len).unwrap_or(&[])
+    }
+
+    /// The count that was last seen.
+    pub(super) fn published(&self) -> u16 {
+        self.count.wrapping_add(self.behind as u16)
+    }
+
+    /// True if no grant has bytes to read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0 && self.behind == 0
+    }
+
+    /// True if more grants are to be fetched, and there is room for one.
+    pub(super) fn wants(&self) -> bool {
+        self.behind != 0 && self.len < WINDOW
+    }
+}
+
+impl Rx {
+    /// Bytes that can be read when the ring has some up to `tail`.
+    pub(super) fn readable(&self) -> u32 {
+        let unread = self.tail.wrapping_sub(self.head);
+        if self.got.is_empty() {
+            return unread;
+        }
+        // Behind the last grant that was fetched there may be another one.
+        let in_ring = match (self.got.behind, self.got.window().last()) {
+            (0, _) => unread,
+            (_, Some(last)) => last.position.wrapping_sub(self.head),
+            (_, None) => 0,
+        };
+        let granted = self.got.window().iter();
+        granted.fold(in_ring, |sum, g| sum.saturating_add(g.left()))
+    }
+
+    /// Runs of `len` bytes that start `at` bytes after the head; the caller has
+    /// limited both to what is readable.
+    pub(super) fn spans(&self, at: u32, len: u32) -> Spans {
+        if self.got.is_empty() {
+            return self.ring.spans(self.head, at, len);
+        }
+        let mut out = Spans::EMPTY;
+        let (mut skip, mut left, mut from) = (at, len, 0u32);
+        for taken in self.got.window() {
+            let to = taken.position.wrapping_sub(self.head);
+            self.push_ring(&mut out, &mut skip, &mut left, from, to);
+            from = to;
+            let (first, n) = part(&mut skip, &mut left, taken.left());
+            out.push(Span {
+                off: taken.start().wrapping_add(u64::from(first)),
+                len: n,
+            });
+        }
+        let to = self.tail.wrapping_sub(self.head);
+        self.push_ring(&mut out, &mut skip, &mut left, from, to);
+        out
+    }
+
+    /// The bytes of the ring from `from` to `to` after the head.
+    fn push_ring(&self, out: &mut Spans, skip: &mut u32, left: &mut u32, from: u32, to: u32) {
+        let (first, n) = part(skip, left, to.wrapping_sub(from));
+        if n != 0 {
+            let spans = self.ring.spans(self.head, from.wrapping_add(first), n);
+            // What does not fit any more is left for the next call.
+            spans.iter().for_each(|span| out.push(*span));
+        }
+    }
+}
+
+/// The part of the next `len` bytes that is wanted: behind `skip` bytes, `left` at
+/// most. Counts both down.
+fn part(skip: &mut u32, left: &mut u32, len: u32) -> (u32, u32) {
+    let first = len.min(*skip);
+    let n = len.wrapping_sub(first).min(*left);
+    *skip = skip.wrapping_sub(first);
+    *left = left.wrapping_sub(n);
+    (first, n)
+}
+
+/// What to publish after reading.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    /// Bytes of the ring.
+    pub(super) in_ring: u32,
+    /// Words of `released` that changed, as bits.
+    words: u32,
+}
+
+impl Step {
+    /// `n` bytes of the ring, and no grant.
+    pub(super) fn ring(n: u32) -> Self {
+        Self {
+            in_ring: n,
+            words: 0,
+        }
+    }
+
+    /// True if a grant was read to its end.
+    pub(super) fn released(&self) -> bool {
+        self.words != 0
+    }
+}
+
+impl Conn {
+    /// The word that counts the rings and grants of this side.
+    pub(super) fn tx_serial(&self, serial: u32) -> u32 {
+        (serial & 0xffff) | (u32::from(self.tx.given.count) << GRANTS_SHIFT)
+    }
+
+    /// The frame of the records, if there is one.
+    pub fn tx_grant_frame(&self) -> Option<u32> {
+        self.tx.given.frame
+    }
+
+    /// Brings the frame for the records of grants, which is in the own slot (Z-2).
+    /// False if there is one, or grants are impossible.
+    pub fn set_tx_grant_frame<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        pfn: u32,
+    ) -> bool {
+        let possible = self.kind == Kind::Stream && self.carried.is_none();
+        if !possible || self.tx.given.frame.is_some() || !in_slot(v, pfn, 1) {
+            return false;
+        }
+        self.own_store(v, conn::GRANT_PFN, pfn);
+        self.tx.given.frame = Some(pfn);
+        true
+    }
+
+    /// The frame of the records, when nobody looks at it any more: as
+    /// [`Conn::take_tx_rings`].
+    pub fn take_tx_grant_frame(&mut self) -> Option<u32> {
+        self.tx.given.frame.take()
+    }
+
+    /// Whether a grant can follow now: there is a place for its record, and the
+    /// stream goes on.
+    pub fn tx_can_grant(&self) -> bool {
+        let given = &self.tx.given;
+        let gone = self.rx_reset() || self.done_seen;
+        let ended = self.tx.flags & (TX_FIN | TX_RST) != 0 || gone;
+        let place = place_of(given.count);
+        let free = !given.out.has(place) && !given.back.has(place);
+        given.frame.is_some() && free && !ended && self.peer_entry().is_some()
+    }
+
+    /// Grants frames of the own slot: their bytes follow those that were published
+    /// (Z-3). The place of the record, and READY, which follows always. `None`, and
+    /// nothing granted, if [`Conn::tx_can_grant`] says no, or the run is impossible.
+    ///
+    /// # Errors
+    ///
+    /// The latched reason.
+    pub fn tx_grant<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        run: Run,
+    ) -> Result<Option<(u8, Notify)>, Reason> {
+        self.check()?;
+        let good = (1..=GRANT_MAX_FRAMES).contains(&run.frames) && in_slot(v, run.pfn, run.frames);
+        let Some(frame) = self.tx.given.frame.filter(|_| good && self.tx_can_grant()) else {
+            return Ok(None);
+        };
+        let place = place_of(self.tx.given.count);
+        // No underflow: `set_tx_grant_frame` saw the frame inside the own slot.
+        let at = (u64::from(frame) << FRAME_SHIFT)
+            .wrapping_sub(v.slot_base)
+            .wrapping_add(u64::from(place).wrapping_mul(GRANT_SIZE));
+        v.slot.store(at.wrapping_add(grant::POSITION), self.tx.tail);
+        v.slot.store(at.wrapping_add(grant::PFN), run.pfn);
+        v.slot.store(at.wrapping_add(grant::FRAMES), run.frames);
+        v.slot.store(at.wrapping_add(grant::FLAGS), 0);
+        // INVARIANT: the place was free.
+        self.tx.given.out.flip(place);
+        self.tx.given.count = self.tx.given.count.wrapping_add(1);
+        let word = self.tx_serial(self.tx.ring.serial());
+        // Pairs with the acquire in `observe`: record and frames are complete. A tail
+        // that is stored later is fetched with this word, or a later one, after it.
+        self.own_release(v, conn::RING_SERIAL, word);
+        Ok(Some((place, self.notify_always())))
+    }
+
+    /// Fetches what the peer released (Z-7).
+    pub(super) fn refresh_released<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        peer: u64,
+    ) -> Result<(), Reason> {
+        if self.tx.given.out.is_empty() {
+            return Ok(());
+        }
+        let now = Places::from_words(|n| {
+            let off = conn::RELEASED.wrapping_add((n as u64).wrapping_mul(4));
+            // Pairs with the release in `publish_released`: the frames are read.
+            v.peer_load_acquire(peer.wrapping_add(off))
+        });
+        let given = &mut self.tx.given;
+        let back = now.differ(&given.seen);
+        if !back.without(&given.out).is_empty() {
+            return self.fail(Reason::BadGrant);
+        }
+        given.seen = now;
+        given.out = given.out.without(&back);
+        given.back = given.back.either(&back);
+        Ok(())
+    }
+
+    /// All grants are back: the peer does not look any more.
+    pub(super) fn all_released(&mut self) {
+        let given = &mut self.tx.given;
+        given.back = given.back.either(&given.out);
+        given.out = Places::default();
+    }
+
+    /// True if the peer has grants that it did not release.
+    pub fn tx_is_granting(&self) -> bool {
+        !self.tx.given.out.is_empty()
+    }
+
+    /// The places of grants that came back since the last call; their records can be
+    /// made anew.
+    pub fn take_released(&mut self) -> Places {
+        core::mem::take(&mut self.tx.given.back)
+    }
+
+    /// Takes the grants over that were published (Z-4), as far as there is room. The
+    /// ring, the tail and the flags, which were `before`, were taken over.
+    pub(super) fn observe_grants<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        accepted: &Accepted,
+        peer: u64,
+        before: u32,
+    ) -> Result<(), Reason> {
+        let count = (self.rx.word >> GRANTS_SHIFT) as u16;
+        let step = u32::from(count.wrapping_sub(self.rx.got.published()));
+        let behind = self.rx.got.behind.wrapping_add(step);
+        if behind == 0 {
+            return Ok(());
+        }
+        let ended = step != 0 && before & (TX_FIN | TX_BACK | TX_RST) != 0;
+        let possible = self.kind == Kind::Stream && self.carried.is_none();
+        if ended || !possible || behind > GRANTS {
+            return self.fail(Reason::BadGrant);
+        }
+        self.rx.got.behind = behind;
+        if !self.rx.got.wants() {
+            return Ok(());
+        }
+        let frame = v.peer_load_acquire(peer.wrapping_add(conn::GRANT_PFN));
+        if !accepted.contains(frame, 1) {
+            return self.fail(Reason::BadGrant);
+        }
+        while self.rx.got.wants() {
+            self.take_grant(v, accepted, u64::from(frame) << FRAME_SHIFT)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the next record of the frame at `base` and checks it (Z-5).
+    fn take_grant<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        accepted: &Accepted,
+        base: u64,
+    ) -> Result<(), Reason> {
+        let place = place_of(self.rx.got.count);
+        let at = base.wrapping_add(u64::from(place).wrapping_mul(GRANT_SIZE));
+        let word = |off: u64| v.window.load(at.wrapping_add(off));
+        let position = word(grant::POSITION);
+        let run = Run {
+            pfn: word(grant::PFN),
+            frames: word(grant::FRAMES),
+        };
+        let flags = word(grant::FLAGS);
+        let ahead = position.wrapping_sub(self.rx.head);
+        let seen = self.rx.tail.wrapping_sub(self.rx.head);
+        let last = self.rx.got.window().last();
+        let least = last.map_or(0, |g| g.position.wrapping_sub(self.rx.head));
+        let ended = self.rx.peer_tx & (TX_FIN | TX_BACK) != 0;
+        if flags != 0
+            || self.rx.got.held.has(place)
+            || !(1..=GRANT_MAX_FRAMES).contains(&run.frames)
+            || !accepted.contains(run.pfn, run.frames)
+            || ahead < least
+            || (ended && ahead > seen)
+            || !self.rx.ring.holds(self.rx.head, position)
+        {
+            return self.fail(Reason::BadGrant);
+        }
+        let taken = Taken {
+            position,
+            run: Some(run),
+            done: 0,
+            place,
+        };
+        let got = &mut self.rx.got;
+        if let Some(room) = got.window.get_mut(got.len) {
+            *room = taken;
+        }
+        // INVARIANT: `wants` saw room; not before the last one by the check above.
+        got.len = got.len.saturating_add(1);
+        got.count = got.count.wrapping_add(1);
+        got.behind = got.behind.saturating_sub(1);
+        got.held.flip(place);
+        if ahead > seen {
+            // The tail that was fetched is older than the grant: bytes up to it are there.
+            // INVARIANT: `holds` by the check above.
+            self.rx.tail = position;
+        }
+        Ok(())
+    }
+
+    /// Validates the frames of unread grants anew, after an extent went.
+    pub(super) fn recheck_grants(&self, accepted: &Accepted) -> bool {
+        let mut runs = self.rx.got.window().iter().filter_map(|g| g.run);
+        runs.all(|run| accepted.contains(run.pfn, run.frames))
+    }
+
+    /// Reads `n` bytes, not more than are readable.
+    pub(super) fn rx_step(&mut self, n: u32) -> Step {
+        let mut step = Step::default();
+        let mut left = n;
+        while left != 0 {
+            let head = self.rx.head.wrapping_add(step.in_ring);
+            let got = &mut self.rx.got;
+            let first = got.window.first_mut().filter(|_| got.len != 0);
+            let Some(taken) = first else {
+                step.in_ring = step.in_ring.wrapping_add(left);
+                break;
+            };
+            let before = taken.position.wrapping_sub(head);
+            if before != 0 {
+                let n = before.min(left);
+                step.in_ring = step.in_ring.wrapping_add(n);
+                left = left.wrapping_sub(n);
+                continue;
+            }
+            let n = taken.left().min(left);
+            taken.done = taken.done.wrapping_add(n);
+            left = left.wrapping_sub(n);
+            if taken.left() == 0 {
+                let place = taken.place;
+                if let Some(rest) = got.window.get_mut(..got.len) {
+                    rest.rotate_left(1);
+                }
+                got.len = got.len.saturating_sub(1);
+                got.held.flip(place);
+                got.said.flip(place);
+                step.words |= 1 << (place / 32);
+            }
+        }
+        step
+    }
+
+    /// Tells the producer which grants it has back (Z-6).
+    pub(super) fn publish_released<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &self,
+        v: &View<'_, S, W>,
+        step: &Step,
+    ) {
+        let mut words = step.words;
+        while words != 0 {
+            let n = words.trailing_zeros();
+            words &= words.wrapping_sub(1);
+            let off = conn::RELEASED.wrapping_add(u64::from(n).wrapping_mul(4));
+            // Pairs with the acquire in `refresh_released`: the frames are read.
+            self.own_release(v, off, self.rx.got.said.word(n as usize));
+        }
+    }
+}
+
+/// True if all of the frames are in the own slot.
+fn in_slot<S: MemMut + ?Sized, W: Mem + ?Sized>(v: &View<'_, S, W>, pfn: u32, frames: u32) -> bool {
+    let start = u64::from(pfn) << FRAME_SHIFT;
+    let end = u64::from(pfn).saturating_add(u64::from(frames)) << FRAME_SHIFT;
+    start >= v.slot_base && end <= v.slot_base.saturating_add(v.slot.size())
+}
