@@ -3,6 +3,7 @@
 
 pub mod ancillary;
 pub mod bpf;
+pub mod lent;
 pub mod memory;
 pub mod uring;
 

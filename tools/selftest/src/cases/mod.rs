@@ -19,6 +19,7 @@ mod signals;
 mod stream;
 mod tcp;
 mod uring;
+mod zerocopy;
 
 use crate::case::Case;
 
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
         uring::CASES,
         tcp::CASES,
         stream::CASES,
+        zerocopy::CASES,
         many::CASES,
     ]
     .concat()
