@@ -195,28 +195,36 @@ def floor(results, lab, args):
                 note_latency(results, "shm-floor", "rr", size, result)
 
 
+def inside(lab, suffix=""):
+    """The ways from guest a to itself."""
+    lab.serve("a", "unix", "@fgdp-perf")
+    lab.serve("a", "tcp", f"127.0.0.1:{PORT}")
+    to = {"server": "a", "guests": ("a",)}
+    return [Path(f"unix{suffix}", lab, "unix", "@fgdp-perf", **to),
+            Path(f"lo{suffix}", lab, "tcp", f"127.0.0.1:{PORT}", **to),
+            Path(f"lo{suffix}-carried", lab, "tcp", f"127.0.0.1:{PORT}", **to, inet=2)]
+
+
 def boot(args, labs, results):
-    pair, tap = labs
-    say(f"booting two guests, TCP over a QEMU socket, {clock()}")
-    options = ["--net", "stream", "--no-build"]
+    pair, two, tap = labs
+    options = ["--no-build"]
     if args.module:
         options += ["--module", args.module]
     if args.module_params:
         options += ["--module-params", args.module_params]
-    pair.up(*options)
+    say(f"booting a guest with two CPUs, {clock()}")
+    two.up("--smp", "2", *options)
+    say(f"booting two guests, TCP over a QEMU socket, {clock()}")
+    pair.up("--net", "stream", *options)
     pair.serve("b", "tcp", f"10.77.0.2:{PORT}")
     pair.serve("b", "fgdp", f"any:{PORT}")
-    pair.serve("a", "unix", "@fgdp-perf")
-    pair.serve("a", "tcp", f"127.0.0.1:{PORT}")
     peer = f"{pair.guest_id('b')}:{PORT}"
     paths = [Path("tcp-stream", pair, "tcp", f"10.77.0.2:{PORT}"),
-             Path("unix", pair, "unix", "@fgdp-perf", server="a", guests=("a",)),
              Path("fgdp", pair, "fgdp", peer),
              Path("fgdp-poll", pair, "fgdp", peer, poll=POLL_USEC),
              Path("carried", pair, "tcp", f"10.77.0.2:{PORT}", inet=1),
              Path("carried-poll", pair, "tcp", f"10.77.0.2:{PORT}", poll=POLL_USEC, inet=1),
-             Path("lo", pair, "tcp", f"127.0.0.1:{PORT}", server="a", guests=("a",)),
-             Path("lo-carried", pair, "tcp", f"127.0.0.1:{PORT}", server="a", guests=("a",), inet=2)]
+             *inside(pair), *inside(two, "-2")]
     if args.no_tap:
         return paths
     say(f"booting two more, TCP over tap and a bridge, {clock()}")
@@ -266,12 +274,13 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     results = Results()
-    labs = Lab("bench"), Lab("bench-tap")
+    labs = Lab("bench"), Lab("bench-2", guests="a"), Lab("bench-tap")
     try:
         paths = boot(args, labs, results)
         where = environment(args, labs[0])
         rounds(results, paths, args)
-        labs[1].down()
+        for lab in labs[1:]:
+            lab.down()
         try:
             floor(results, labs[0], args)
         except (Failed, subprocess.TimeoutExpired) as error:

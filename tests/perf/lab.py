@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-"""A pair of guests and what the host can see of it."""
+"""Guests and what the host can see of them."""
 
 import contextlib
 import json
@@ -26,8 +26,9 @@ def say(text):
 class Lab:
     """A lab of its own name, so that it does not meet the user's."""
 
-    def __init__(self, name):
+    def __init__(self, name, guests="ab"):
         self.name = name
+        self.guests = guests
         self.env = dict(os.environ, FGDP_LAB=name)
         self.program = [os.environ.get("FGDP_LAB_PROGRAM") or str(CHECKOUT / "tools/lab/lab")]
         self.background = []
@@ -36,7 +37,7 @@ class Lab:
 
     def up(self, *args, timeout=240):
         self.is_up = True
-        self.run("up", "--guests", "2", *args, timeout=timeout)
+        self.run("up", "--guests", str(len(self.guests)), *args, timeout=timeout)
         self.inet = None
         self.set_inet(0)
         status = json.loads(self.run("status", "--json"))
@@ -101,10 +102,10 @@ class Lab:
             priority(self.qemu.values(), os.SCHED_OTHER, 0)
 
     def set_inet(self, level):
-        """Which new TCP connections the module carries in both guests, where there is one."""
+        """Which new TCP connections the module carries in the guests, where there is one."""
         if level != self.inet:
             setting = "/proc/sys/net/fgdp/inet"
-            for guest in "ab":
+            for guest in self.guests:
                 self.exec(guest, "sh", "-c", f"[ {level} = 0 -a ! -e {setting} ] || echo {level} >{setting}")
             self.inet = level
 
