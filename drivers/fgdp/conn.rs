@@ -36,6 +36,7 @@ use crate::sys::net::errno::Errno;
 use crate::sys::net::sock::Sock;
 use crate::sys::shm::{GroupMem, SlotMem};
 use crate::sys::task;
+use crate::window::Mapped;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::Atomic;
@@ -116,6 +117,9 @@ pub(crate) struct Connection {
     grants: Atomic<bool>,
     /// Sends with `MSG_ZEROCOPY` are to be told to be complete.
     pub(crate) notices: Atomic<bool>,
+    /// What a program maps of the peer.
+    #[pin]
+    pub(crate) mapped: Mutex<Option<Mapped>>,
     /// Numbers for listings.
     pub(crate) counters: Counters,
 }
@@ -168,6 +172,7 @@ impl Connection {
                 record_size: Atomic::new(0),
                 grants: Atomic::new(false),
                 notices: Atomic::new(false),
+                mapped <- new_mutex!(None, "fgdp_mapped"),
                 counters: Counters {
                     tx_bytes: Atomic::new(0),
                     rx_bytes: Atomic::new(0),
@@ -497,6 +502,7 @@ impl Connection {
     pub(crate) fn quiesce(&self) {
         drop(self.tx.lock());
         drop(self.rx.lock());
+        self.revoke_window();
     }
 
     /// Gives the ring back if nothing is in it: others are short of frames.

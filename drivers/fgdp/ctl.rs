@@ -471,7 +471,17 @@ impl Device {
             }
             FramesOp::Revoke => {
                 channel.accepted.lock().remove(frames.extent);
+                let mut shown = false;
+                self.each_connection(&channel, |conn| {
+                    if conn.shows_others() {
+                        conn.revoke_window();
+                        shown = true;
+                    }
+                });
                 self.answer(&channel, FramesOp::Release, frames.extent);
+                if shown {
+                    self.feed(ctl, slot, Input::End(Reason::BadGrant));
+                }
             }
             FramesOp::Offer => {}
         }

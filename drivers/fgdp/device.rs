@@ -435,6 +435,7 @@ impl Device {
             conn.end_carrying(false);
             conn.die(Errno::ConnReset.into());
             conn.void_grants();
+            conn.revoke_window();
             self.remove(conn.id());
         }
         self.revoke_areas();

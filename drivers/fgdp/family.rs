@@ -18,7 +18,7 @@ use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::mm::NewArea;
 use crate::sys::net::consts::*;
 use crate::sys::net::errno::Errno;
-use crate::sys::net::family::{Family, MAX_NAME};
+use crate::sys::net::family::{Family, ZerocopyReceive, ZerocopyRelease, MAX_NAME};
 use crate::sys::net::msg::{RecvMsg, SendMsg};
 use crate::sys::net::sock::{Sock, SockRef};
 use kernel::prelude::*;
@@ -66,14 +66,14 @@ impl AfFgdp {
     }
 
     /// The connection if it has ever been open.
-    fn opened(&self) -> Option<&Connection> {
+    fn opened(&self) -> Option<&Arc<Connection>> {
         if let Some(conn) = self.open.as_ref() {
             return Some(conn);
         }
         let conn = self.connection().filter(|conn| conn.was_open())?;
         // Whoever was first has put in the same one.
         let _first = self.open.populate(conn);
-        Some(self.open.as_ref()?)
+        self.open.as_ref()
     }
 
     fn listener(&self) -> Option<Arc<Listener>> {
@@ -514,7 +514,30 @@ impl Family for AfFgdp {
 
     fn mmap(sk: &Sock<Self>, area: &NewArea<'_>) -> Result {
         let conn = sk.data().opened().ok_or(Errno::NotConn)?;
+        if area.is_window() {
+            return crate::window::map(conn, area);
+        }
         crate::grant::map(sk, conn, area)
+    }
+
+    fn window_size(sk: &Sock<Self>) -> Result<u64> {
+        let conn = sk.data().opened().ok_or(Errno::NotConn)?;
+        Ok(crate::window::size(conn))
+    }
+
+    fn receive_mapped(sk: &Sock<Self>) -> Result<ZerocopyReceive> {
+        let conn = sk.data().opened().ok_or(Errno::NotConn)?;
+        let got = crate::window::receive(conn)?;
+        Ok(ZerocopyReceive {
+            offset: got.offset,
+            length: got.length,
+            recv_skip_hint: got.skip,
+        })
+    }
+
+    fn release_mapped(sk: &Sock<Self>, what: &ZerocopyRelease) -> Result {
+        let conn = sk.data().opened().ok_or(Errno::NotConn)?;
+        crate::window::release(conn, what.offset, what.length)
     }
 
     fn inq(sk: &Sock<Self>) -> Result<i32> {

@@ -47,6 +47,7 @@ mod stack;
 mod storage;
 mod transport;
 mod tx;
+mod window;
 
 use device::{Device, Port};
 use family::AfFgdp;

@@ -30,6 +30,7 @@ enum fgdp_const {
 	FGDP_CONST_VM_FAULT_OOM = (__force int)VM_FAULT_OOM,
 	FGDP_CONST_VM_FAULT_SIGBUS = (__force int)VM_FAULT_SIGBUS,
 	FGDP_CONST_VM_FAULT_NOPAGE = (__force int)VM_FAULT_NOPAGE,
+	FGDP_CONST_WINDOW_PAGE = FGDP_MMAP_WINDOW >> PAGE_SHIFT,
 };
 
 /* What a TCP connection is, and why it may not be one to carry. */
@@ -102,6 +103,9 @@ int fgdp_helper_put_option_int(int value, char *to, int *len);
 void fgdp_helper_sock_inherit(struct sock *sk, const struct sock *listener);
 int fgdp_helper_sk_fixed_sndbuf(const struct sock *sk);
 void fgdp_helper_sock_own_options(struct socket *sock);
+int fgdp_helper_copy_from_sockptr(void *to, size_t size, sockptr_t from, size_t len);
+int fgdp_helper_option_room(size_t size, int *len);
+int fgdp_helper_put_option(const void *value, size_t size, char *to, int *len);
 int fgdp_helper_sock_setsockopt(struct socket *sock, int level, int name, sockptr_t value,
 				unsigned int len);
 bool fgdp_helper_sock_zerocopy(const struct sock *sk);

@@ -40,12 +40,16 @@ static const struct vm_operations_struct area_vm_ops = {
 	.pfn_mkwrite = area_mkwrite,
 };
 
-/* Why @vma cannot be an area, or 0. */
+/* Why @vma cannot be an area, 0 if it can, or 1 if it can be a window. */
 int fgdp_helper_area_check(struct vm_area_struct *vma)
 {
-	if (!(vma->vm_flags & VM_SHARED) || vma->vm_pgoff)
+	if (!(vma->vm_flags & VM_SHARED))
 		return -EINVAL;
-	return vma->vm_flags & VM_EXEC ? -EPERM : 0;
+	if (vma->vm_flags & VM_EXEC)
+		return -EPERM;
+	if (vma->vm_pgoff == FGDP_MMAP_WINDOW >> PAGE_SHIFT)
+		return 1;
+	return vma->vm_pgoff ? -EINVAL : 0;
 }
 
 /*

@@ -229,6 +229,30 @@ bool fgdp_helper_sock_zerocopy(const struct sock *sk)
 	return sock_flag(sk, SOCK_ZEROCOPY);
 }
 
+int fgdp_helper_copy_from_sockptr(void *to, size_t size, sockptr_t from, size_t len)
+{
+	return copy_safe_from_sockptr(to, size, from, len);
+}
+
+/* Whether the user has room for the value of an option, as 0. */
+int fgdp_helper_option_room(size_t size, int *len)
+{
+	int room;
+
+	if (get_user(room, (int __user __force *)len))
+		return -EFAULT;
+	return room < 0 || room < size ? -EINVAL : 0;
+}
+
+/* The value of an option that is asked for, whole. */
+int fgdp_helper_put_option(const void *value, size_t size, char *to, int *len)
+{
+	if (put_user((int)size, (int __user __force *)len) ||
+	    copy_to_user((void __user __force *)to, value, size))
+		return -EFAULT;
+	return 0;
+}
+
 /* Calls @first to @last are complete: as the kernel tells for TCP. */
 void fgdp_helper_put_zerocopy(struct msghdr *msg, u32 first, u32 last, bool copied)
 {

@@ -64,9 +64,19 @@ unsafe impl Send for Pages {}
 
 /// The beginning of an area of whatever owner.
 #[repr(C)]
-struct Head {
+pub(super) struct Head {
     raw: ffi::fgdp_area,
     owner: TypeId,
+}
+
+impl Head {
+    /// What a mapping of a type with these operations begins with.
+    pub(super) fn new<T: 'static>(ops: &'static ffi::fgdp_area_ops) -> Self {
+        Self {
+            raw: ffi::fgdp_area { ops },
+            owner: TypeId::of::<T>(),
+        }
+    }
 }
 
 /// What one call of `mmap(2)` mapped.
@@ -93,7 +103,8 @@ unsafe impl<O: Owner> Sync for Area<O> {}
 
 /// A mapping that `mmap(2)` is about to make.
 pub(crate) struct NewArea<'a> {
-    vma: *mut ffi::vm_area_struct,
+    pub(super) vma: *mut ffi::vm_area_struct,
+    is_window: bool,
     _call: PhantomData<&'a ()>,
 }
 
@@ -103,11 +114,24 @@ impl NewArea<'_> {
     /// `vma` is the mapping of a running `mmap` call, for the length of the value's life.
     pub(super) unsafe fn from_raw(vma: *mut ffi::vm_area_struct) -> Result<Self> {
         // SAFETY: By this function's contract.
-        kernel::error::to_result(unsafe { ffi::fgdp_helper_area_check(vma) })?;
+        let kind = unsafe { ffi::fgdp_helper_area_check(vma) };
+        kernel::error::to_result(kind)?;
         Ok(Self {
             vma,
+            is_window: kind != 0,
             _call: PhantomData,
         })
+    }
+
+    /// Whether it is to be a [`Window`](super::window::Window).
+    pub(crate) fn is_window(&self) -> bool {
+        self.is_window
+    }
+
+    /// The file that it is of.
+    pub(super) fn file(&self) -> Option<NonNull<ffi::file>> {
+        // SAFETY: By `from_raw`'s contract; the mapping of a call has a file.
+        NonNull::new(unsafe { ffi::fgdp_helper_vma_file(self.vma) })
     }
 
     /// Its size in pages.
@@ -135,15 +159,9 @@ impl NewArea<'_> {
         if backing.len() != count {
             return Err(EINVAL);
         }
-        // SAFETY: The call's mapping has a file.
-        let file = NonNull::new(unsafe { ffi::fgdp_helper_vma_file(self.vma) });
+        let file = self.file();
         let pages = Pages { backing, file };
-        let head = Head {
-            raw: ffi::fgdp_area {
-                ops: &Area::<O>::OPS,
-            },
-            owner: TypeId::of::<O>(),
-        };
+        let head = Head::new::<O>(&Area::<O>::OPS);
         let area = Arc::pin_init(
             pin_init!(Area {
                 head,
@@ -308,7 +326,8 @@ enum Found {
     Other,
 }
 
-fn page_pfn(page: &Page) -> usize {
+/// The number of the frame that a page is in.
+pub(super) fn page_pfn(page: &Page) -> usize {
     // SAFETY: The page is allocated.
     unsafe { ffi::fgdp_helper_page_pfn(page.as_ptr().cast()) }
 }

@@ -18,4 +18,5 @@ pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod uapi;
 pub(crate) mod virtio;
+pub(crate) mod window;
 pub(crate) mod work;

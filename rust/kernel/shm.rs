@@ -170,6 +170,16 @@ unsafe impl Send for Part {}
 unsafe impl Sync for Part {}
 
 impl Part {
+    fn share(&self) -> Self {
+        let Self { base, len, _map } = self;
+        // INVARIANT: As of `self`.
+        Self {
+            base: *base,
+            len: *len,
+            _map: _map.clone(),
+        }
+    }
+
     /// # Safety
     ///
     /// As for [`Mapping::remap`].
@@ -284,13 +294,7 @@ impl SlotMem {
 impl SlotMem {
     /// The same slot for another owner.
     pub(crate) fn share(&self) -> Self {
-        let Part { base, len, _map } = &self.0;
-        // INVARIANT: As of `self`.
-        Self(Part {
-            base: *base,
-            len: *len,
-            _map: _map.clone(),
-        })
+        Self(self.0.share())
     }
 
     /// Makes `[off, off + len)` zero; nothing if the range is outside.
@@ -394,6 +398,16 @@ impl GroupMem {
     /// Does not wait for pages: those that are missing end the copy.
     pub(crate) fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
         self.0.copy_to_iter(off, len, iter)
+    }
+
+    /// The same window for another owner.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.share())
+    }
+
+    /// Where `[off, off + len)` is mapped.
+    pub(super) fn ptr(&self, off: u64, len: u64) -> Option<*const u8> {
+        self.0.at(off, len).map(|p| p.cast_const())
     }
 }
 

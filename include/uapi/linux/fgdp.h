@@ -57,6 +57,31 @@ struct sockaddr_fgdp {
 #define FGDP_RECVERR			2
 
 /*
+ * AF_FGDP stream sockets: reading what the peer granted where it is. A program
+ * maps the first FGDP_WINDOW bytes (a __u64 that getsockopt() gives) of the
+ * socket at FGDP_MMAP_WINDOW, MAP_SHARED. getsockopt(FGDP_ZEROCOPY_RECEIVE)
+ * takes the grant that is next in the stream; its pages are in the mapping until
+ * setsockopt(FGDP_ZEROCOPY_RELEASE) gives them back. Who writes to one has a copy
+ * of it from then on.
+ */
+#define FGDP_WINDOW			3
+#define FGDP_ZEROCOPY_RECEIVE		4
+#define FGDP_ZEROCOPY_RELEASE		5
+
+#define FGDP_MMAP_WINDOW		(1ULL << 40)
+
+struct fgdp_zerocopy_receive {
+	__u64 offset;		/* in the mapping, of the bytes */
+	__u32 length;		/* of the bytes; 0 if none are there */
+	__u32 recv_skip_hint;	/* bytes that recv() reads and that come first */
+};
+
+struct fgdp_zerocopy_release {
+	__u64 offset;		/* in the mapping: all that was taken between it... */
+	__u64 length;		/* ...and so many bytes on */
+};
+
+/*
  * The generic netlink family: every command is a dump that any user of the
  * initial network namespace may ask for. Numbers are in host byte order; a
  * "uint" has 4 or 8 bytes. Guest ids have FGDP_GUEST_ID_LEN bytes. Attributes

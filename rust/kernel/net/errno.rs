@@ -44,6 +44,8 @@ errnos! {
     InProgress = EINPROGRESS,
     /// Connecting already.
     Already = EALREADY,
+    /// No such option.
+    NoProtoOpt = ENOPROTOOPT,
     /// Operation not supported.
     OpNotSupp = EOPNOTSUPP,
     /// No frames left.

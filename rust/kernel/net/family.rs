@@ -12,9 +12,14 @@ use super::msg::{ret, RecvMsg, SendMsg};
 use super::sock::Sock;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use kernel::ffi::{c_int, c_uint, c_ulong, c_void};
+use kernel::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use kernel::prelude::*;
 use kernel::sync::{Arc, ArcBorrow};
+
+/// The values of options, as user space has them.
+pub(crate) use ffi::{
+    fgdp_zerocopy_receive as ZerocopyReceive, fgdp_zerocopy_release as ZerocopyRelease,
+};
 
 /// Longest address of the family.
 pub(crate) const MAX_NAME: usize = 32;
@@ -68,6 +73,12 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     fn recv(sk: &Sock<Self>, msg: &mut RecvMsg<'_>, len: usize, flags: u32) -> Result<usize>;
     /// `mmap(2)`.
     fn mmap(sk: &Sock<Self>, area: &NewArea<'_>) -> Result;
+    /// `FGDP_WINDOW`: bytes that can be mapped of the peer.
+    fn window_size(sk: &Sock<Self>) -> Result<u64>;
+    /// `FGDP_ZEROCOPY_RECEIVE`.
+    fn receive_mapped(sk: &Sock<Self>) -> Result<ZerocopyReceive>;
+    /// `FGDP_ZEROCOPY_RELEASE`.
+    fn release_mapped(sk: &Sock<Self>, what: &ZerocopyRelease) -> Result;
     /// `SIOCINQ`: bytes to read.
     fn inq(sk: &Sock<Self>) -> Result<i32>;
     /// `SIOCOUTQ`: bytes sent that the peer has not read.
@@ -212,7 +223,8 @@ fn ops<F: Family>(module: &'static ThisModule, number: u8) -> Result<KBox<ffi::p
         shutdown: Some(shutdown::<F>),
         sendmsg: Some(sendmsg::<F>),
         recvmsg: Some(recvmsg::<F>),
-        setsockopt: Some(ffi::fgdp_helper_sock_setsockopt),
+        setsockopt: Some(setsockopt::<F>),
+        getsockopt: Some(getsockopt::<F>),
         mmap: Some(mmap::<F>),
         ..Default::default()
     };
@@ -492,6 +504,82 @@ unsafe extern "C" fn recvmsg<F: Family>(
             Some(sk) => ret(F::recv(sk, &mut RecvMsg::from_raw(msg), len, flags as u32)),
             None => EINVAL.to_errno(),
         }
+    }
+}
+
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.setsockopt`, for a socket of family `F`.
+unsafe extern "C" fn setsockopt<F: Family>(
+    sock: *mut ffi::socket,
+    level: c_int,
+    name: c_int,
+    value: ffi::sockptr_t,
+    len: c_uint,
+) -> c_int {
+    if level as c_uint != ffi::SOL_FGDP {
+        // SAFETY: By this function's contract.
+        return unsafe { ffi::fgdp_helper_sock_setsockopt(sock, level, name, value, len) };
+    }
+    if name as c_uint != ffi::FGDP_ZEROCOPY_RELEASE {
+        return Error::from(Errno::NoProtoOpt).to_errno();
+    }
+    let mut what = ZerocopyRelease::default();
+    let size = size_of_val(&what);
+    let to = (&raw mut what).cast();
+    // SAFETY: A place for the value, of any bits; the kernel checks `value`, which has `len` bytes.
+    let copied = unsafe { ffi::fgdp_helper_copy_from_sockptr(to, size, value, len as usize) };
+    if copied != 0 {
+        return copied;
+    }
+    // SAFETY: A `setsockopt` call.
+    match unsafe { sock_of::<F>(sock) } {
+        Some(sk) => ret(F::release_mapped(sk, &what).map(|()| 0)),
+        None => EINVAL.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// Called by the kernel as `proto_ops.getsockopt`, for a socket of family `F`.
+unsafe extern "C" fn getsockopt<F: Family>(
+    sock: *mut ffi::socket,
+    level: c_int,
+    name: c_int,
+    value: *mut c_char,
+    len: *mut c_int,
+) -> c_int {
+    if level as c_uint != ffi::SOL_FGDP {
+        return Error::from(Errno::OpNotSupp).to_errno();
+    }
+    // SAFETY: A `getsockopt` call.
+    let Some(sk) = (unsafe { sock_of::<F>(sock) }) else {
+        return EINVAL.to_errno();
+    };
+    match name as c_uint {
+        ffi::FGDP_WINDOW => put_option(|| F::window_size(sk), value, len),
+        ffi::FGDP_ZEROCOPY_RECEIVE => put_option(|| F::receive_mapped(sk), value, len),
+        _ => Error::from(Errno::NoProtoOpt).to_errno(),
+    }
+}
+
+/// Gives the user the value of an option, which has no padding, if there is room for it.
+fn put_option<T: Copy>(
+    get: impl FnOnce() -> Result<T>,
+    value: *mut c_char,
+    len: *mut c_int,
+) -> c_int {
+    // SAFETY: The kernel checks the user's pointer.
+    let room = unsafe { ffi::fgdp_helper_option_room(size_of::<T>(), len) };
+    if room != 0 {
+        return room;
+    }
+    match get() {
+        // SAFETY: So many bytes; the kernel checks the user's pointers.
+        Ok(got) => unsafe {
+            ffi::fgdp_helper_put_option((&raw const got).cast(), size_of::<T>(), value, len)
+        },
+        Err(e) => e.to_errno(),
     }
 }
 

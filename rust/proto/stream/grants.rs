@@ -95,6 +95,18 @@ impl Got {
         self.len == 0 && self.behind == 0
     }
 
+    fn remove_first(&mut self) {
+        if let Some(all) = self.window.get_mut(..self.len) {
+            all.rotate_left(1);
+        }
+        self.len = self.len.saturating_sub(1);
+    }
+
+    fn release(&mut self, place: u8) {
+        self.held.flip(place);
+        self.said.flip(place);
+    }
+
     /// True if more grants are to be fetched, and there is room for one.
     pub(super) fn wants(&self) -> bool {
         self.behind != 0 && self.len < WINDOW
@@ -427,16 +439,61 @@ impl Conn {
             left = left.wrapping_sub(n);
             if taken.left() == 0 {
                 let place = taken.place;
-                if let Some(rest) = got.window.get_mut(..got.len) {
-                    rest.rotate_left(1);
-                }
-                got.len = got.len.saturating_sub(1);
-                got.held.flip(place);
-                got.said.flip(place);
+                got.remove_first();
+                got.release(place);
                 step.words |= 1 << (place / 32);
             }
         }
         step
+    }
+
+    /// The grant that is next in the stream, if nothing of it was read.
+    pub fn rx_next_grant(&self) -> Option<Run> {
+        let first = self.rx.got.window().first()?;
+        let next = first.position == self.rx.head && first.done == 0;
+        first.run.filter(|_| next)
+    }
+
+    /// Takes the grant that is next in the stream: its frames are the caller's to read
+    /// until it gives the place to [`Conn::rx_release`].
+    pub fn rx_take_grant(&mut self) -> Option<u8> {
+        self.rx_next_grant()?;
+        let place = self.rx.got.window().first()?.place;
+        self.rx.got.remove_first();
+        Some(place)
+    }
+
+    /// Gives back a grant that was taken (Z-6): the last access to its frames is over.
+    pub fn rx_release<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        place: u8,
+    ) -> Notify {
+        let got = &mut self.rx.got;
+        let unread = got.window().iter().any(|g| g.place == place);
+        if unread || !got.held.has(place) {
+            return Notify::NO;
+        }
+        got.release(place);
+        let step = Step {
+            in_ring: 0,
+            words: 1 << (place / 32),
+        };
+        self.publish_released(v, &step);
+        self.notify_always()
+    }
+
+    /// Bytes that can be read before the next grant that nothing was read of.
+    pub fn rx_before_grant(&self) -> u32 {
+        let mut started = 0;
+        for grant in self.rx.got.window() {
+            let before = grant.position.wrapping_sub(self.rx.head);
+            if grant.done == 0 {
+                return before.saturating_add(started);
+            }
+            started = grant.left();
+        }
+        self.rx.readable()
     }
 
     /// Tells the producer which grants it has back (Z-6).

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod lent;
 pub mod memory;
 pub mod uring;
+pub mod window;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::{size_of, MaybeUninit};

@@ -19,6 +19,7 @@ mod signals;
 mod stream;
 mod tcp;
 mod uring;
+mod window;
 mod zerocopy;
 
 use crate::case::Case;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Case> {
         tcp::CASES,
         stream::CASES,
         zerocopy::CASES,
+        window::CASES,
         many::CASES,
     ]
     .concat()

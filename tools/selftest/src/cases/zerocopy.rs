@@ -40,15 +40,15 @@ pub const CASES: &[Case] = &[
         .within(60),
 ];
 
-const ZEROCOPY: i32 = libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL;
+pub(super) const ZEROCOPY: i32 = libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL;
 
-fn zerocopy(ctx: &mut Ctx) -> Result<Sock> {
+pub(super) fn zerocopy(ctx: &mut Ctx) -> Result<Sock> {
     let sock = ctx.dial()?;
     sock.set(libc::SO_ZEROCOPY, 1).context("SO_ZEROCOPY")?;
     Ok(sock)
 }
 
-fn lent(sock: &Sock, pages: usize) -> Result<Lent> {
+pub(super) fn lent(sock: &Sock, pages: usize) -> Result<Lent> {
     Lent::new(sock.as_fd(), pages).with_context(|| format!("mmap of {pages} pages"))
 }
 
@@ -65,7 +65,7 @@ fn send_all(sock: &Sock, mut buf: &[u8]) -> Result<u32> {
 }
 
 /// Waits until all calls up to `last` are complete, from `first` on; whether all were copied.
-fn completed(sock: &Sock, first: u32, last: u32) -> Result<bool> {
+pub(super) fn completed(sock: &Sock, first: u32, last: u32) -> Result<bool> {
     let mut missing: Vec<u32> = (first..=last).collect();
     let mut copied = true;
     while !missing.is_empty() {

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::Result;
 
 use super::memory::PAGE;
+use super::SOL_FGDP;
 
 /// A mapping of a socket.
 pub struct Lent {
@@ -15,7 +16,14 @@ pub struct Lent {
     pages: usize,
 }
 
-fn mmap(fd: BorrowedFd, pages: usize, prot: i32, flags: i32, offset: usize) -> Result<*mut u8> {
+/// Maps pages of a socket at an address of the kernel's choice.
+pub(super) fn mmap(
+    fd: BorrowedFd,
+    pages: usize,
+    prot: i32,
+    flags: i32,
+    offset: usize,
+) -> Result<*mut u8> {
     let len = pages * PAGE;
     // SAFETY: A new mapping at an address of the kernel's choice.
     let start = unsafe {
@@ -110,7 +118,6 @@ pub struct Complete {
     pub copied: bool,
 }
 
-const SOL_FGDP: i32 = 0x4647;
 const FGDP_RECVERR: i32 = 2;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
