@@ -12,6 +12,7 @@ mod cases;
 mod control;
 mod dial;
 mod forge;
+mod grants;
 mod net;
 mod pattern;
 mod runner;
@@ -102,6 +103,10 @@ enum Command {
     Connect(RemoteArgs),
     /// Connect without waiting; print `waits` when that is under way, and how it ends
     Dial(RemoteArgs),
+    /// Grant memory to a peer that holds it, and wait until it is back
+    Lend(RemoteArgs),
+    /// Hold what a peer grants until the connection is over
+    Hold(RemoteArgs),
     /// Look for a text in the device's memory
     Find {
         /// 2 is the own slot, 4 the whole group
@@ -291,6 +296,8 @@ fn run(command: &Command) -> Result<bool> {
             println!("{}", dial::dial(&remote.net(), remote.port)?);
             Ok(true)
         }
+        Command::Lend(remote) => grants::lend(&remote.net(), remote.port).map(|()| true),
+        Command::Hold(remote) => grants::hold(&remote.net(), remote.port).map(|()| true),
         Command::Forge { what } => forge::forge(what).map(|()| true),
         Command::Find { bar, text } => bar::find(*bar, text),
         Command::Scribble { seconds, seed } => bar::scribble(*seconds, *seed).map(|()| true),

@@ -29,6 +29,10 @@ enum Act {
     Unmap,
     Read(u32),
     Peek(u32, u32),
+    /// The consumer takes the next grant, to read it later.
+    Take,
+    /// It gives the n-th back that it has.
+    GiveBack(usize),
     Ring(u32),
     Reap,
     Close,
@@ -43,6 +47,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Unmap),
         9 => (1u32..12_000).prop_map(Act::Read),
         2 => (0u32..9000, 1u32..9000).prop_map(|(at, n)| Act::Peek(at, n)),
+        5 => Just(Act::Take),
+        3 => any::<usize>().prop_map(Act::GiveBack),
         3 => (2u32..6).prop_map(|o| Act::Ring(1 << o)),
         3 => Just(Act::Reap),
         1 => prop::bool::weighted(0.1).prop_map(|y| if y { Act::Close } else { Act::Reap }),
@@ -62,6 +68,8 @@ struct World<'a> {
     pool: Pool,
     ledger: Ledger<Vec<Entry>, Vec<Call>>,
     mapped: Vec<u32>,
+    /// What the consumer took, and the word that it begins with.
+    held: Vec<(u8, Run, u64)>,
     notices: BTreeSet<u32>,
     calls: u32,
     sent: u64,
@@ -160,6 +168,35 @@ impl World<'_> {
         }
     }
 
+    fn check_run(&self, run: Run, from: u64) {
+        let start = u64::from(run.pfn) << 12;
+        for n in 0..u64::from(run.frames) * 1024 {
+            assert_eq!(self.group.peek(start + n * 4), word(from + n), "taken");
+        }
+    }
+
+    fn take(&mut self) {
+        let avail = self.avail();
+        let before = self.rx.rx_before_grant();
+        let Some(run) = self.rx.rx_next_grant() else {
+            assert!(before <= avail);
+            assert_eq!(self.rx.rx_take_grant(), None);
+            return;
+        };
+        assert_eq!(before, 0);
+        let place = self.rx.rx_take_grant().unwrap();
+        self.check_run(run, self.read);
+        self.held.push((place, run, self.read));
+        self.read += u64::from(run.frames) * 1024;
+    }
+
+    fn give_back(&mut self, n: usize) {
+        let (place, run, from) = self.held.swap_remove(n);
+        self.check_run(run, from);
+        assert!(self.rx.rx_release(&self.vr, place).ready);
+        assert!(!self.rx.rx_release(&self.vr, place).ready, "released twice");
+    }
+
     fn avail(&mut self) -> u32 {
         let avail = self.rx.rx_avail(&self.vr, &self.accepted).unwrap();
         assert!(u64::from(avail / 4) <= self.sent - self.read);
@@ -217,6 +254,9 @@ impl World<'_> {
                 let spans = self.rx.rx_spans(at * 4, n * 4);
                 self.check(&spans, self.read + u64::from(at));
             }
+            Act::Take => self.take(),
+            Act::GiveBack(n) if !self.held.is_empty() => self.give_back(n % self.held.len()),
+            Act::GiveBack(_) => {}
             Act::Ring(frames) => {
                 if self.closed || self.tx.tx_move_pending() {
                     return;
@@ -253,6 +293,10 @@ impl World<'_> {
             self.act(Act::Read(100_000));
         }
         assert_eq!(self.read, self.sent);
+        while !self.held.is_empty() {
+            assert!(self.tx.poll_done(&self.vt).unwrap().is_none());
+            self.give_back(0);
+        }
         self.act(Act::Reap);
         self.act(Act::Unmap);
         self.act(Act::Close);
@@ -292,6 +336,7 @@ fn run(acts: &[Act]) {
         pool,
         ledger,
         mapped: Vec::new(),
+        held: Vec::new(),
         notices: BTreeSet::new(),
         calls: 0,
         sent: 0,
@@ -328,6 +373,23 @@ fn z_4_more_grants_than_a_consumer_fetches_at_once() {
     acts.extend([Act::Read(1500); 30]);
     acts.extend([Act::Reap; 2]);
     acts.extend([Act::Grant(3); 30]);
+    run(&acts);
+}
+
+#[test]
+fn z_6_grants_that_are_held_go_back_in_any_order() {
+    let mut acts = vec![Act::Ring(4)];
+    for n in 0..40 {
+        acts.extend([
+            Act::Grant(1),
+            Act::Write(n % 3),
+            Act::Take,
+            Act::Read(n % 3),
+        ]);
+    }
+    // What is left is given back at the end.
+    acts.extend((0..30).map(|n| Act::GiveBack(n * 7)));
+    acts.extend([Act::Reap, Act::Unmap, Act::Grant(3), Act::Take]);
     run(&acts);
 }
 
