@@ -200,7 +200,8 @@ struct fgdp_area *fgdp_helper_area_of(const struct vm_area_struct *vma);
 unsigned long fgdp_helper_area_page(const struct vm_area_struct *vma, unsigned long addr,
 				    unsigned long *left);
 void fgdp_helper_zap_pages(struct file *file, unsigned long first, unsigned long pages);
-vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long pfn, bool writable);
+vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long ahead, unsigned long pfn,
+				  bool writable);
 unsigned long fgdp_helper_pfn(const void *addr);
 unsigned long fgdp_helper_page_pfn(const struct page *page);
 

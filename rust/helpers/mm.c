@@ -114,14 +114,20 @@ void fgdp_helper_zap_pages(struct file *file, unsigned long first, unsigned long
 			    (loff_t)pages << PAGE_SHIFT, 1);
 }
 
-vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long pfn, bool writable)
+/* Maps a page of the faulting mapping: that of the fault, or one that is @ahead of it. */
+vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long ahead, unsigned long pfn,
+				  bool writable)
 {
+	unsigned long address = vmf->address + (ahead << PAGE_SHIFT);
 	vm_flags_t flags = vmf->vma->vm_flags;
+
+	if (address >= vmf->vma->vm_end)
+		return VM_FAULT_SIGBUS;
 
 	/* What is not to be written is mapped as if a write had to copy it. */
 	if (!writable)
 		flags &= ~VM_SHARED;
-	return vmf_insert_pfn_prot(vmf->vma, vmf->address, pfn, vm_get_page_prot(flags));
+	return vmf_insert_pfn_prot(vmf->vma, address, pfn, vm_get_page_prot(flags));
 }
 
 /* The frame number of memory that vmalloc() or memremap() mapped. */

@@ -21,6 +21,9 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
+/// Pages that one fault maps at most: those of an entry of the next level of page tables.
+pub(super) const AROUND: usize = 512;
+
 /// Where the content of a page is.
 enum Backing {
     /// In the slot, at this offset.
@@ -268,7 +271,29 @@ impl<O: Owner> Area<O> {
         };
         // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is as long as the area, by the
         // type's invariant, and a later change takes the entry out under the lock that is held here.
-        unsafe { ffi::fgdp_helper_insert_pfn(vmf, pfn, writable) }
+        let result = unsafe { ffi::fgdp_helper_insert_pfn(vmf, 0, pfn, writable) };
+        // What came back from the peer together is written together: one fault does for all of it.
+        for ahead in 1..AROUND {
+            let next = page.checked_add(ahead).and_then(|n| pages.backing.get(n));
+            let Some(Backing::Frame(off)) = next.filter(|_| write && writable) else {
+                break;
+            };
+            let Some(at) = this.memory.ptr(*off, PAGE_SIZE as u64) else {
+                break;
+            };
+            if this.owner.is_granted(*off) {
+                break;
+            }
+            // SAFETY: As above; nobody has the frame, so it may be written.
+            let mapped = unsafe {
+                let pfn = ffi::fgdp_helper_pfn(at.cast());
+                ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, true)
+            };
+            if mapped != ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE {
+                break;
+            }
+        }
+        result
     }
 
     /// Makes `backing` what a fault is to map.

@@ -11,7 +11,7 @@
 //! tables.
 
 use super::ffi;
-use super::mm::{page_pfn, Head, NewArea};
+use super::mm::{page_pfn, Head, NewArea, AROUND};
 use super::shm::GroupMem;
 use core::ptr::NonNull;
 use kernel::page::{Page, PAGE_SIZE};
@@ -168,7 +168,6 @@ impl<V: Viewer> Window<V> {
         let mut pages = self.pages.lock();
         pages.gone = true;
         pages.shown.iter_mut().for_each(|w| *w = 0);
-        // To the end of the file: that is behind what is lent.
         pages.zap(0, self.count);
         pages.own = RBTree::new();
     }
@@ -242,7 +241,26 @@ impl<V: Viewer> Window<V> {
         };
         // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is while the page is shown, by the
         // type's invariant, and its entry goes before that, under the lock that is held here.
-        unsafe { ffi::fgdp_helper_insert_pfn(vmf, pfn, writable) }
+        let result = unsafe { ffi::fgdp_helper_insert_pfn(vmf, 0, pfn, writable) };
+        // What was granted together is read together: one fault does for all of it.
+        for ahead in 1..AROUND {
+            let next = page + ahead;
+            if own.is_some() || !pages.is_shown(next) || pages.own.get(&next).is_some() {
+                break;
+            }
+            let Some(at) = this.frame(next) else {
+                break;
+            };
+            // SAFETY: As above.
+            let mapped = unsafe {
+                let pfn = ffi::fgdp_helper_pfn(at.cast());
+                ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, false)
+            };
+            if mapped != ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE {
+                break;
+            }
+        }
+        result
     }
 
     /// Where page `n` is in the peer's slot.
