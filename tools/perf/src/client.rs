@@ -8,6 +8,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::addr::Family;
 use crate::job::{Job, Mode};
+use crate::pages::Lender;
 use crate::report::{tell, Cpu, Event, Report, Samples};
 use crate::sock::Stream;
 use crate::sys::Name;
@@ -76,12 +77,19 @@ fn stream(name: &Name, job: &Job, time: Duration) -> Result<Seen> {
     let mut stream = open(name, job)?;
     let buf: Vec<u8> = (0..job.size).map(|i| (i % 251) as u8).collect();
     let batch = (CLOCK_BYTES / buf.len()).max(1) as u64;
-    let run = |time: Duration, stream: &mut Stream| -> Result<u64> {
+    let mut lender = match job.pages.lend {
+        true => Some(Lender::new(&stream, &buf)?),
+        false => None,
+    };
+    let mut run = |time: Duration, stream: &mut Stream| -> Result<u64> {
         let start = Instant::now();
         let mut ops = 0;
         while start.elapsed() < time {
             for _ in 0..batch {
-                stream.write_all(&buf).context("send")?;
+                match &mut lender {
+                    Some(lender) => lender.send(stream, buf.len())?,
+                    None => stream.write_all(&buf).context("send")?,
+                }
             }
             ops += batch;
         }

@@ -27,10 +27,39 @@ pub struct Job {
     pub size: u32,
     pub busy_poll: u32,
     pub sndbuf: u32,
+    pub pages: Pages,
+}
+
+/// What of a stream is not copied, and what the receiver does with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Pages {
+    /// Send from memory that the socket lends (MSG_ZEROCOPY); fgdp only
+    #[arg(long)]
+    pub lend: bool,
+    /// Receive in a mapping of what was lent; fgdp only
+    #[arg(long)]
+    pub window: bool,
+    /// The receiver reads each line of 64 bytes
+    #[arg(long)]
+    pub look: bool,
+}
+
+impl Pages {
+    fn encode(self) -> u32 {
+        u32::from(self.lend) | (u32::from(self.window) << 1) | (u32::from(self.look) << 2)
+    }
+
+    fn decode(word: u32) -> Self {
+        Self {
+            lend: word & 1 != 0,
+            window: word & 2 != 0,
+            look: word & 4 != 0,
+        }
+    }
 }
 
 /// A job's size on the wire.
-pub const JOB_BYTES: usize = 20;
+pub const JOB_BYTES: usize = 24;
 
 impl Job {
     /// As bytes.
@@ -41,6 +70,7 @@ impl Job {
             self.size,
             self.busy_poll,
             self.sndbuf,
+            self.pages.encode(),
         ];
         let mut bytes = [0; JOB_BYTES];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -55,7 +85,7 @@ impl Job {
         for (word, from) in words.iter_mut().zip(bytes.chunks_exact(4)) {
             *word = u32::from_le_bytes([from[0], from[1], from[2], from[3]]);
         }
-        let [magic, mode, size, busy_poll, sndbuf] = words;
+        let [magic, mode, size, busy_poll, sndbuf, pages] = words;
         let mode = match mode {
             _ if magic != MAGIC => bail!("the client is not fgdp-perf"),
             0 => Mode::Stream,
@@ -71,6 +101,7 @@ impl Job {
             size,
             busy_poll,
             sndbuf,
+            pages: Pages::decode(pages),
         })
     }
 }
@@ -86,6 +117,11 @@ mod tests {
             size: 1 << 20,
             busy_poll: 50,
             sndbuf: 1 << 16,
+            pages: Pages {
+                lend: true,
+                window: false,
+                look: true,
+            },
         };
         assert_eq!(Job::decode(&job.encode()).unwrap(), job);
     }
@@ -98,6 +134,7 @@ mod tests {
             size: 1,
             busy_poll: 0,
             sndbuf: 0,
+            pages: Pages::default(),
         }
         .encode();
         bytes[8..12].copy_from_slice(&(MAX_SIZE + 1).to_le_bytes());

@@ -7,6 +7,7 @@
 mod addr;
 mod client;
 mod job;
+mod pages;
 mod report;
 mod ring;
 mod server;
@@ -21,7 +22,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use addr::Family;
-use job::{Job, Mode};
+use job::{Job, Mode, Pages};
 
 #[derive(Parser)]
 #[command(name = "fgdp-perf", version, about)]
@@ -49,6 +50,8 @@ enum Command {
         /// Size of the socket's send buffer, on both sides (SO_SNDBUF) [default: the system's]
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         sndbuf: u32,
+        #[command(flatten)]
+        pages: Pages,
     },
     /// Print a completion script for a shell
     Completion {
@@ -92,12 +95,13 @@ struct What {
 }
 
 impl What {
-    fn job(&self, busy_poll: u32, sndbuf: u32) -> Job {
+    fn job(&self, busy_poll: u32, sndbuf: u32, pages: Pages) -> Job {
         Job {
             mode: self.mode,
             size: self.size,
             busy_poll,
             sndbuf,
+            pages,
         }
     }
 
@@ -121,8 +125,9 @@ fn run(command: Command) -> Result<()> {
             what,
             busy_poll,
             sndbuf,
+            pages,
         } => {
-            let job = what.job(busy_poll, sndbuf);
+            let job = what.job(busy_poll, sndbuf, pages);
             client::measure(&end.resolve()?, end.family, job, what.time())
         }
         Command::Completion { shell } => {
@@ -131,7 +136,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Shm { memory, what, side } => {
-            shm::measure(&memory, side, what.job(0, 0), what.time())
+            shm::measure(&memory, side, what.job(0, 0, Pages::default()), what.time())
         }
     }
 }

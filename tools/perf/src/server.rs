@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result};
 
 use crate::job::{Job, Mode, JOB_BYTES};
+use crate::pages;
 use crate::report::{tell, Cpu, Event};
 use crate::sock::Stream;
 use crate::sys::{self, Name};
@@ -27,6 +28,21 @@ pub fn serve(name: &Name) -> Result<()> {
         // A client that goes away or talks nonsense must not end the others' service.
         if let Err(error) = answer(stream, &mut buf) {
             eprintln!("fgdp-perf: client: {error:#}");
+        }
+    }
+}
+
+fn drain(stream: &mut Stream, buf: &mut [u8], looks: bool) -> Result<u64> {
+    let mut total = 0;
+    loop {
+        match stream.read(buf)? {
+            0 => return Ok(total),
+            n => {
+                if looks {
+                    pages::look(&buf[..n]);
+                }
+                total += n as u64;
+            }
         }
     }
 }
@@ -56,13 +72,11 @@ fn answer(mut stream: Stream, buf: &mut Vec<u8>) -> Result<()> {
         }
         return Ok(stream.write_all(&Cpu::since(start)?.encode())?);
     }
-    let mut total = 0u64;
-    loop {
-        match stream.read(&mut buf[..])? {
-            0 => break,
-            n => total += n as u64,
-        }
-    }
+    let total = if job.pages.window {
+        pages::drain(&mut stream, buf, job.pages.look)?
+    } else {
+        drain(&mut stream, buf, job.pages.look)?
+    };
     stream.write_all(&total.to_le_bytes())?;
     Ok(stream.write_all(&Cpu::since(start)?.encode())?)
 }

@@ -2,7 +2,7 @@
 //! A connected socket of any family.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
@@ -43,6 +43,12 @@ impl Stream {
     /// The peer reads the end of the stream.
     pub fn finish(&self) -> Result<()> {
         sys::shutdown_write(self.0.as_fd()).context("shutdown")
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
