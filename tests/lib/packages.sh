@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Group packages: the Debian packages are built twice to the same bytes, and installed in a copy of a machine as a new user has it.
-# Sourced by tests/run.
+# Group packages: the Debian packages are built twice to the same bytes, installed in a copy of a machine as a new user has it,
+# upgraded and removed in guests that are booted from that copy. Sourced by tests/run.
 
 debs=$checkout/build/deb
 package_out=$out/packages
@@ -37,21 +37,29 @@ packages_build() {
 	fi
 }
 
+packages_results() { # packages_results LOG: its lines "ok NAME" and "not ok NAME"
+	local line seen=0
+	while IFS= read -r line; do
+		case $line in
+		'ok '*) pass "packages-${line#ok }" ;;
+		'not ok '*) fail "packages-${line#not ok }" "see $1" ;;
+		*) continue ;;
+		esac
+		seen=$((seen + 1))
+	done <"$1"
+	[ $seen -gt 0 ] || fail packages "no result: $(tail -n 1 "$1") (see $1)"
+}
+
 # In the copy: tests/packages/install and what else runs there. Each prints "ok NAME" or "not ok NAME: WHY".
 packages_in_image() { # packages_in_image SCRIPT ARGUMENTS
-	local script=$1 line log=$package_out/$1.log
+	local script=$1 log=$package_out/$1.log
 	shift
 	cp "$checkout/tests/packages/$script" "$package_out/copy/"
 	if ! in_image bash "/changes/$script" "$@" >"$log" 2>&1; then
 		fail "packages-$script" "$(tail -n 1 "$log") (see $log)"
 		return 1
 	fi
-	while IFS= read -r line; do
-		case $line in
-		'ok '*) pass "packages-${line#ok }" ;;
-		'not ok '*) fail "packages-${line#not ok }" "see $log" ;;
-		esac
-	done <"$log"
+	packages_results "$log"
 }
 
 # The Rust metadata is kept for the next run: the package itself looks whether it still fits.
@@ -62,13 +70,40 @@ packages_install() {
 	mkdir -p "$copy/upper/var/cache" "$kept"
 	cp -r "$kept" "$copy/upper/var/cache/fgdp-dkms"
 	cp "$debs"/*.deb "$copy/"
-	packages_in_image install || return
+	packages_in_image install && packages_in_image next || return
 	cp -r -T "$copy/upper/var/cache/fgdp-dkms" "$kept"
+}
+
+packages_guests() {
+	local script=$checkout/tests/packages/guests status=0
+	# Emulated, AppArmor takes minutes to compile its profiles.
+	local append="apparmor=0 systemd.show_status=0 systemd.mask=apt-daily.timer systemd.mask=apt-daily-upgrade.timer systemd.mask=man-db.timer"
+	progress "packages: boot two guests from the copy"
+	if ! "$toolbox" run env -C "$checkout" cargo build --release --locked -p lab -p lab-agent -p fgdpd -p fgdpctl >"$package_out/lab.log" 2>&1; then
+		fail packages-guests "$(grep -m 1 -E '^error' "$package_out/lab.log") (see $package_out/lab.log)"
+		return
+	fi
+	if ! lab_up --guests 2 --mem 1536 --no-insmod --no-build --append "$append" --tree "$image" --layer "$package_out/copy/upper" --timeout 400 \
+		--image "$image/boot/vmlinuz-$(. "$image/etc/fgdp-image" && echo "$KERNEL")"; then
+		fail packages-guests "the lab does not come up (see $out/lab-up.log)"
+		lab_down
+		return
+	fi
+	timeout 3000 "$script" "$package_out/copy/next" >"$package_out/guests.log" 2>&1 || status=$?
+	sed 's/^/  /' "$package_out/guests.log"
+	if [ $status = 0 ]; then
+		pass packages-guests
+	else
+		fail packages-guests "$(tail -n 1 "$package_out/guests.log") (see $package_out/guests.log)"
+	fi
+	scan_logs packages a b || fail packages-logs "trouble in the kernel logs"
+	lab_down
 }
 
 group_packages() {
 	mkdir -p "$package_out"
 	packages_build || return
 	image=$("$toolbox" image) || { fail packages-image "not made"; return; }
-	packages_install
+	packages_install || return
+	packages_guests
 }
