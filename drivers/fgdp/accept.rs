@@ -2,7 +2,8 @@
 
 //! Connections that peers open: from a CONNECT to the listener's queue.
 //!
-//! Process context, but not `ctl`: a host that does not answer its calls keeps nobody from accepting.
+//! Process context, but not `ctl`: a host that does not answer its calls keeps nobody from
+//! accepting.
 
 use crate::channel::Channel;
 use crate::device::{Device, ACCEPT};
@@ -124,7 +125,8 @@ impl Device {
         }
     }
 
-    /// Finds the listener and gives it the connection. An error of `None`: there is nobody to answer.
+    /// Finds the listener and gives it the connection. An error of `None`: there is nobody to
+    /// answer.
     fn try_accept(
         self: &Arc<Self>,
         connect: &Connect,

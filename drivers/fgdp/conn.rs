@@ -100,7 +100,8 @@ pub(crate) struct Connection {
     #[pin]
     user: BhLock<Option<User>>,
     pending: Bits,
-    /// Serialises who sends what is pending: DONE must not overtake ACCEPT. Outside the lane's lock.
+    /// Serialises who sends what is pending: DONE must not overtake ACCEPT. Outside the lane's
+    /// lock.
     #[pin]
     sending: BhLock<()>,
     /// Waits for frames to make a ring of.
@@ -428,8 +429,8 @@ impl Connection {
             // acceptance comes back here.
             return;
         }
-        // Each turn sees a change that the peer made, and there are two that matter: FIN or RST, and
-        // the last byte read. The bound is for a peer that goes on changing.
+        // Each turn sees a change that the peer made, and there are two that matter: FIN or RST,
+        // and the last byte read. The bound is for a peer that goes on changing.
         for _ in 0..8 {
             let step = self.with_rx(|proto, view, _| {
                 let done = proto.poll_done(view)?.is_some();

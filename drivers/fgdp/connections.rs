@@ -2,7 +2,8 @@
 
 //! The connections of a device, found by their ids.
 //!
-//! Lock order: the table's lock is innermost. A walk through the connections holds it for one place at a time.
+//! Lock order: the table's lock is innermost. A walk through the connections holds it for one place
+//! at a time.
 
 use crate::channel::Channel;
 use crate::conn::Connection;
@@ -53,7 +54,8 @@ impl Table {
 }
 
 impl Device {
-    /// Makes a connection to `dst_port` of the peer of `channel`; [`Connection::start`] opens it. May sleep.
+    /// Makes a connection to `dst_port` of the peer of `channel`; [`Connection::start`] opens it.
+    /// May sleep.
     ///
     /// # Errors
     ///
@@ -162,8 +164,8 @@ impl Device {
             .filter(move |c| c.channel.is_dead() && c.channel.peering.slot == slot)
     }
 
-    /// Both sides are done with `conn`: its id and frames are free. When the channel is dead that is
-    /// for [`Device::reclaim`]: the peer may still look.
+    /// Both sides are done with `conn`: its id and frames are free. When the channel is dead that
+    /// is for [`Device::reclaim`]: the peer may still look.
     pub(crate) fn forget(self: &Arc<Self>, conn: &Connection) {
         // Of one that carries TCP the last bytes may still be needed: TCP's side comes back here.
         if conn.channel.is_dead() || conn.keeps_bytes() {
@@ -188,8 +190,8 @@ impl Device {
         drop(old);
     }
 
-    /// The channel to `slot` has ended: what its TCP connections have not delivered goes by TCP. `known`: the peer's
-    /// last words can be read. Process context.
+    /// The channel to `slot` has ended: what its TCP connections have not delivered goes by TCP.
+    /// `known`: the peer's last words can be read. Process context.
     pub(crate) fn settle(&self, slot: u32, known: bool) {
         self.ended(slot).for_each(|conn| conn.end_carrying(known));
     }

@@ -127,8 +127,8 @@ impl Device {
         result
     }
 
-    /// Makes a call that has no answer but its status. `None`: no answer came, and the host may do the
-    /// call or not.
+    /// Makes a call that has no answer but its status. `None`: no answer came, and the host may do
+    /// the call or not.
     pub(crate) fn status(&self, request: &Request<'_>) -> Option<Status> {
         match self.call(request) {
             Ok(()) => Some(Status::Ok),
@@ -254,8 +254,8 @@ impl Device {
 
     /// Feeds the state machine of the channel to `slot` and does what it says, until it is content.
     fn feed(self: &Arc<Self>, ctl: &mut Ctl, slot: u32, input: Input) {
-        // Each action gives at most one input back, and the machine settles after a few. One list can
-        // give two: the answer to OPEN, and that the peer's slot is not valid.
+        // Each action gives at most one input back, and the machine settles after a few. One list
+        // can give two: the answer to OPEN, and that the peer's slot is not valid.
         let mut inputs = [const { None }; 8];
         inputs[0] = Some(input);
         while let Some(input) = inputs[0].take() {
@@ -549,7 +549,8 @@ impl Device {
         }
     }
 
-    /// What still counts when the device goes: that a peer closed its side, as its final heads are there then (T-14).
+    /// What still counts when the device goes: that a peer closed its side, as its final heads are
+    /// there then (T-14).
     fn last_words(self: &Arc<Self>, ctl: &mut Ctl) {
         let jobs = core::mem::replace(&mut *self.jobs.lock(), KVec::new());
         for job in jobs {

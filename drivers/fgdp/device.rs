@@ -5,7 +5,8 @@
 //! References: the stack's list and the transport's upcalls hold the device, and so do its
 //! connections, until [`Device::gone`]. Work that is queued holds it while it runs.
 //!
-//! Lock order: `table`, `jobs`, `connects`, `pool` are innermost. `ctl` (see `ctl.rs`) is taken first.
+//! Lock order: `table`, `jobs`, `connects`, `pool` are innermost. `ctl` (see `ctl.rs`) is taken
+//! first.
 
 use crate::accept::Connect;
 use crate::addr::GuestId;
@@ -37,8 +38,8 @@ use kernel::workqueue::{new_work, Work};
 /// How long `connect` waits for a channel that comes up, in milliseconds.
 pub(crate) const CHANNEL_TIMEOUT_MS: u32 = 5_000;
 
-/// How long a device that goes waits for peers to take the last heads of carried connections and say theirs (T-13, T-14),
-/// and how often it looks.
+/// How long a device that goes waits for peers to take the last heads of carried connections and
+/// say theirs (T-13, T-14), and how often it looks.
 const LAST_WORDS_MS: i64 = 1_000;
 const LAST_WORDS_STEP_MS: i64 = 10;
 
@@ -261,7 +262,8 @@ impl Device {
         self.transport.ring(peer, lane);
     }
 
-    /// Brings the channel to `peer` up and waits for that. Process context, without a socket's lock; sleeps.
+    /// Brings the channel to `peer` up and waits for that. Process context, without a socket's
+    /// lock; sleeps.
     ///
     /// # Errors
     ///
@@ -350,7 +352,8 @@ impl Device {
     /// Gives the frames of a ring back.
     pub(crate) fn free_ring(self: &Arc<Self>, channel: &Channel, ring: Ring) {
         let mut pool = self.pool.lock();
-        // Under the lock: a channel dies before its frames are reclaimed, and may be somebody else's.
+        // Under the lock: a channel dies before its frames are reclaimed, and may be somebody
+        // else's.
         if channel.is_dead() {
             return;
         }
@@ -457,7 +460,7 @@ impl Upcalls for Port {
             Err(_) => Err(ENOMEM),
         };
         if queued.is_err() {
-            // As if the host had had no place for it.
+            // As if the host had no place for it.
             self.0.lost.store(true, Release);
             self.0.kick_ctl();
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Connecting before there is a channel to the peer: it comes up in the background, and the caller of `connect(2)` waits
-//! for that only if it waits for anything.
+//! Connecting before there is a channel to the peer: it comes up in the background, and the caller
+//! of `connect(2)` waits for that only if it waits for anything.
 
 use crate::device::Device;
 use crate::family::{AfFgdp, FgdpRef};

@@ -52,7 +52,8 @@ pub(crate) struct AfFgdp {
     kind: Kind,
     #[pin]
     inner: BhLock<Inner>,
-    /// The connection once it has been open: then the socket has no other one ever, and calls need no lock to find it.
+    /// The connection once it has been open: then the socket has no other one ever, and calls need
+    /// no lock to find it.
     open: SetOnce<Arc<Connection>>,
 }
 
@@ -115,7 +116,8 @@ impl AfFgdp {
         crate::tx::send(sk, &conn, msg)
     }
 
-    /// `dial` has a channel, or an error: opens the connection if the socket still waits for that. Process context.
+    /// `dial` has a channel, or an error: opens the connection if the socket still waits for that.
+    /// Process context.
     pub(crate) fn dialed(sk: &Sock<Self>, dial: &Arc<Dial>, channel: Result<Arc<Channel>>) {
         let data = sk.data();
         let guard = sk.lock();

@@ -2,9 +2,10 @@
 
 //! Sending without a copy: memory of the own slot that programs map, and the grant of its frames.
 //!
-//! A mapping belongs to the channel of the socket that it was made by: its frames are lent to that peer, and any
-//! connection of the channel may grant them. Whole pages are granted, in runs that follow each other in the slot; what
-//! is before and behind goes by the ring, and so does everything else where a grant is not possible.
+//! A mapping belongs to the channel of the socket that it was made by: its frames are lent to that
+//! peer, and any connection of the channel may grant them. Whole pages are granted, in runs that
+//! follow each other in the slot; what is before and behind goes by the ring, and so does
+//! everything else where a grant is not possible.
 //!
 //! Lock order: `tx`, `mmap_lock`, the area's lock, then a connection's `state`, then `pool`.
 
@@ -361,7 +362,8 @@ impl Drop for Send<'_> {
 ///
 /// # Errors
 ///
-/// `ENOBUFS` when too many such calls are not complete, or not told to be; otherwise as without the flag.
+/// `ENOBUFS` when too many such calls are not complete, or not told to be; otherwise as without the
+/// flag.
 pub(crate) fn send(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
     let mut send = Send::new(sk, conn)?;
     tx::send_in_steps(sk, conn, msg, |msg| send.step(msg))

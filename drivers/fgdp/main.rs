@@ -79,24 +79,29 @@ module! {
         },
         loopback_mib: u32 {
             default: 32,
-            description: "Memory for connections inside this guest, in MiB (16 or more, even); 0: none",
+            description:
+                "Memory for connections inside this guest, in MiB (16 or more, even); 0: none",
         },
         spin_usec: u32 {
             default: 500,
-            description: "How long a call looks for the peer's answer before it sleeps, if the last wait was that short, in microseconds",
+            description:
+                "How long a call looks for the peer's answer before it sleeps, if the last wait was that short, in microseconds",
         },
         inet: u8 {
             default: 1,
-            description: "TCP connections that shared pages carry: 0 none, 1 to other guests, 2 inside this guest, too; later net.fgdp.inet",
+            description:
+                "TCP connections that shared pages carry: 0 none, 1 to other guests, 2 inside this guest, too; later net.fgdp.inet",
         },
         doorbell: u8 {
             default: 0,
-            description: "How peers are rung: 0 what is present, 1 the ivshmem-doorbell device, 2 the host",
+            description:
+                "How peers are rung: 0 what is present, 1 the ivshmem-doorbell device, 2 the host",
         },
     },
 }
 
-/// What the module holds. Dropped in this order: no readers, no new sockets, no new devices, no work.
+/// What the module holds. Dropped in this order: no readers, no new sockets, no new devices, no
+/// work.
 struct Fgdp {
     _watch: Watch<Stack>,
     _netlink: sys::genl::Registration<Netlink>,
@@ -202,7 +207,9 @@ impl InetGuard {
         // Devices that are there have asked for the addresses to tell before.
         stack.changed();
         let hook = HookRegistration::new(module, inet.clone()).inspect_err(|_| {
-            pr_err!("the kernel has no tracepoint inet_sock_set_state: FGDP needs one with CONFIG_TRACEPOINTS\n");
+            pr_err!(
+                "no tracepoint inet_sock_set_state: FGDP needs a kernel with CONFIG_TRACEPOINTS\n"
+            );
         })?;
         stack.set_inet(Some(inet));
         Ok(Self {

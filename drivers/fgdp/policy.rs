@@ -24,8 +24,8 @@ pub(crate) const INET_MAX: i32 = 2;
 /// Limits of `ring_max`, in bytes.
 const RING_LIMITS: (i32, i32) = (16 << 10, 4 << 20);
 
-/// The largest ring of a socket that has not set `SO_SNDBUF`, in bytes: an extent. A larger one does not make a stream
-/// faster, a smaller one makes the sender wait more often.
+/// The largest ring of a socket that has not set `SO_SNDBUF`, in bytes: an extent. A larger one
+/// does not make a stream faster, a smaller one makes the sender wait more often.
 const DEFAULT_RING: i32 = 2 << 20;
 
 /// The longest that `busy_poll` may be, in microseconds.
@@ -144,7 +144,8 @@ impl Policy {
         self.0.as_ref().map_or(0, |s| s.level.get())
     }
 
-    /// Whether the lists let a connection be carried: its socket, and the port that was connected to. Any context.
+    /// Whether the lists let a connection be carried: its socket, and the port that was connected
+    /// to. Any context.
     pub(crate) fn allows(&self, sk: &AnySock, port: u16) -> bool {
         let Some(s) = &self.0 else {
             return false;
@@ -166,7 +167,8 @@ pub(crate) fn ring_max(sk: &AnySock) -> u32 {
     max.unwrap_or(DEFAULT_RING).unsigned_abs()
 }
 
-/// How long a call of the socket looks before it sleeps, in microseconds; 0: as the module thinks. Any context.
+/// How long a call of the socket looks before it sleeps, in microseconds; 0: as the module thinks.
+/// Any context.
 pub(crate) fn busy_poll_usec(sk: &AnySock) -> u32 {
     let default = POLICIES.with(sk, |policy| {
         policy.0.as_ref().map_or(0, |s| s.busy_poll.get())

@@ -17,8 +17,8 @@ const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
 /// How often a poll looks while the peer changes things.
 const LOOKS: u32 = 4;
 
-/// Whether `avail` bytes are as many as `SO_RCVLOWAT` asks for, or so many that the sender may sleep until half of the
-/// ring is free.
+/// Whether `avail` bytes are as many as `SO_RCVLOWAT` asks for, or so many that the sender may
+/// sleep until half of the ring is free.
 fn is_enough(sk: &AnySock, proto: &Conn, avail: u32) -> bool {
     let low = u32::try_from(sk.rcvlowat(false, i32::MAX as usize)).unwrap_or(u32::MAX);
     avail > 0 && avail >= low.min(proto.rx_size() / 2)
@@ -151,7 +151,8 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
                 break;
             }
             Source::TcpUntil(_) => {
-                // Who reads what TCP has goes on into the ring, and is not polled for what comes behind that.
+                // Who reads what TCP has goes on into the ring, and is not polled for what comes
+                // behind that.
                 if !conn.arm_data() {
                     break;
                 }

@@ -311,7 +311,8 @@ fn try_read_record(
     Ok(Some(n as usize))
 }
 
-/// Sleeps until more than `seen` bytes can be read, or there is a reason to stop: `stop` may know one more.
+/// Sleeps until more than `seen` bytes can be read, or there is a reason to stop: `stop` may know
+/// one more.
 pub(crate) fn wait_data(
     sk: &AnySock,
     conn: &Connection,

@@ -3,8 +3,8 @@
 //! What listings show: connections, peers and counters, entry by entry.
 //!
 //! Entries are named by a place that stays theirs while they live, so that a reader can go on where
-//! it was. Each is a snapshot of its own: what changes between two of them is seen or not. Locks are
-//! held for one entry at a time.
+//! it was. Each is a snapshot of its own: what changes between two of them is seen or not. Locks
+//! are held for one entry at a time.
 
 use crate::addr::{Addr, GuestId};
 use crate::conn::{Connection, Phase};

@@ -2,11 +2,11 @@
 
 //! Looking before sleeping.
 //!
-//! A wake-up costs far more than the peer's answer often takes: whoever is about to sleep looks
-//! for a moment first. With `SO_BUSY_POLL` always, for as long as that says. Else as hypervisors poll
+//! A wake-up costs far more than the peer's answer often takes: whoever is about to sleep looks for
+//! a moment first. With `SO_BUSY_POLL` always, for as long as that says. Else as hypervisors poll
 //! before they halt a CPU: only if the wait before was short, sleep included, because then the next
-//! one probably is, too. Two sides that answer each other at once so stop sleeping altogether, and a
-//! side that waits for a slow one pays for one look in vain.
+//! one probably is, too. Two sides that answer each other at once so stop sleeping altogether, and
+//! a side that waits for a slow one pays for one look in vain.
 
 use crate::sys::task;
 use kernel::prelude::*;

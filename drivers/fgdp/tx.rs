@@ -69,8 +69,8 @@ pub(crate) fn check_open(sk: &AnySock, conn: &Connection) -> Result {
     check(sk, phase, shut)
 }
 
-/// Sends the bytes of a stream by `step`, which says how many it took, and is called again when it took none and there
-/// is space.
+/// Sends the bytes of a stream by `step`, which says how many it took, and is called again when it
+/// took none and there is space.
 pub(crate) fn send_in_steps(
     sk: &AnySock,
     conn: &Connection,
@@ -222,7 +222,8 @@ fn copy(conn: &Connection, msg: &mut SendMsg<'_>, spans: &Spans) -> u32 {
 
 fn publish(conn: &Connection, n: u32) -> Result {
     let notify = conn.with(|proto, view| {
-        // The peer may have stopped reading while the bytes were copied: then they are not on their way.
+        // The peer may have stopped reading while the bytes were copied: then they are not on their
+        // way.
         if proto.tx_on_ring() {
             proto.tx_publish(view, n).map(Some)
         } else {
@@ -279,7 +280,8 @@ fn send_record(
     }
 }
 
-/// The largest ring of the socket, in bytes: as for TCP, a buffer that nobody has set the size of grows by itself.
+/// The largest ring of the socket, in bytes: as for TCP, a buffer that nobody has set the size of
+/// grows by itself.
 fn max_ring(sk: &AnySock) -> u32 {
     let bytes = sk
         .fixed_sndbuf()
@@ -338,8 +340,8 @@ pub(crate) fn has_ring(sk: &AnySock, conn: &Connection, want: usize) -> bool {
     conn.tx_ring_bytes() != 0
 }
 
-/// The first ring of a connection, in bytes, unless more is to be sent at once. It cannot grow before the peer reads, but a
-/// thousand connections have to find frames for theirs.
+/// The first ring of a connection, in bytes, unless more is to be sent at once. It cannot grow
+/// before the peer reads, but a thousand connections have to find frames for theirs.
 const INITIAL_RING: u32 = 16 << 10;
 
 fn adopt(conn: &Connection, ring: Ring) -> Result {
@@ -350,7 +352,8 @@ fn adopt(conn: &Connection, ring: Ring) -> Result {
     taken.map(|_| ())
 }
 
-/// Sleeps until there is space worth waking for, or a reason to stop. Who may not sleep is told by an edge of EPOLLOUT.
+/// Sleeps until there is space worth waking for, or a reason to stop. Who may not sleep is told by
+/// an edge of EPOLLOUT.
 pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut isize) -> Result {
     let ready = || {
         if conn.phase() == Phase::Dead || sk.shutdown_mask() & SEND_SHUTDOWN != 0 || sk.err() != 0 {
@@ -363,8 +366,8 @@ pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut
             1
         };
         if size < least {
-            // No ring, or a record that does not fit it. Woken when frames come, or when the peer has
-            // read everything: then the ring may be replaced. A try is cheap.
+            // No ring, or a record that does not fit it. Woken when frames come, or when the peer
+            // has read everything: then the ring may be replaced. A try is cheap.
             conn.wants_frames.store(true, Release);
             let shut = conn.with(|proto, view| {
                 let _drained = proto.arm_drained(view)?;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Receiving without a copy: programs read what the peer granted where it is, in a mapping of the peer's slot.
+//! Receiving without a copy: programs read what the peer granted where it is, in a mapping of the
+//! peer's slot.
 //!
-//! A grant that a program took stays in the mapping, and is the program's to read, until it gives it back. Page n of the
-//! mapping is frame n of the peer's slot, so nothing is looked up.
+//! A grant that a program took stays in the mapping, and is the program's to read, until it gives
+//! it back. Page n of the mapping is frame n of the peer's slot, so nothing is looked up.
 //!
-//! Lock order: `rx` or `mmap_lock`, a connection's `mapped`, the window's lock, then a connection's `state`.
+//! Lock order: `rx` or `mmap_lock`, a connection's `mapped`, the window's lock, then a connection's
+//! `state`.
 
 use crate::conn::Connection;
 use crate::proto::grant::Run;

@@ -44,13 +44,13 @@ struct fgdp_tcp_facts {
 	u32 flags;
 };
 
-#define FGDP_TCP_KERNEL		(1u << 0)
-#define FGDP_TCP_ULP		(1u << 1)
-#define FGDP_TCP_USER_DATA	(1u << 2)
-#define FGDP_TCP_MPTCP		(1u << 3)
-#define FGDP_TCP_REPAIR		(1u << 4)
-#define FGDP_TCP_SENDER_WAITS	(1u << 5)
-#define FGDP_TCP_SENT		(1u << 6)
+#define FGDP_TCP_KERNEL		0x01u
+#define FGDP_TCP_ULP		0x02u
+#define FGDP_TCP_USER_DATA	0x04u
+#define FGDP_TCP_MPTCP		0x08u
+#define FGDP_TCP_REPAIR		0x10u
+#define FGDP_TCP_SENDER_WAITS	0x20u
+#define FGDP_TCP_SENT		0x40u
 
 /* Memory that programs map: the beginning of what Rust knows of it. */
 struct fgdp_area {

@@ -24,16 +24,14 @@ void fgdp_helper_tcp_facts(const struct sock *sk, struct fgdp_tcp_facts *facts)
 	facts->peer_port = ntohs(inet_sk(sk)->inet_dport);
 	facts->snd_seq = tp->write_seq;
 	facts->rcv_seq = tp->rcv_nxt;
+	fgdp_addr_v4(facts->addr, sk->sk_rcv_saddr);
+	fgdp_addr_v4(facts->peer_addr, sk->sk_daddr);
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family == AF_INET6) {
 		memcpy(facts->addr, &sk->sk_v6_rcv_saddr, 16);
 		memcpy(facts->peer_addr, &sk->sk_v6_daddr, 16);
-	} else
-#endif
-	{
-		fgdp_addr_v4(facts->addr, sk->sk_rcv_saddr);
-		fgdp_addr_v4(facts->peer_addr, sk->sk_daddr);
 	}
+#endif
 	if (sk->sk_kern_sock)
 		facts->flags |= FGDP_TCP_KERNEL;
 	if (inet_csk(sk)->icsk_ulp_ops)
@@ -247,7 +245,7 @@ void fgdp_helper_tcp_put_inq(const struct sock *sk, struct msghdr *msg, u32 more
 		put_cmsg(msg, SOL_TCP, TCP_CM_INQ, sizeof(inq), &inq);
 }
 
-/* Whether the program has asked for what only TCP has: packets' times, a pace, a place to peek from. */
+/* Whether the program wants what only TCP has: packets' times, a pace, a place to peek from. */
 bool fgdp_helper_tcp_is_needed(const struct sock *sk)
 {
 	return sock_flag(sk, SOCK_RCVTSTAMP) || READ_ONCE(sk->sk_tsflags) ||

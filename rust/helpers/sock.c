@@ -75,17 +75,23 @@ void fgdp_helper_sock_poll_wait(struct file *filp, struct socket *sock,
 
 void fgdp_helper_sk_data_ready(struct sock *sk)
 {
-	READ_ONCE(sk->sk_data_ready)(sk);
+	void (*data_ready)(struct sock *sk) = READ_ONCE(sk->sk_data_ready);
+
+	data_ready(sk);
 }
 
 void fgdp_helper_sk_write_space(struct sock *sk)
 {
-	READ_ONCE(sk->sk_write_space)(sk);
+	void (*write_space)(struct sock *sk) = READ_ONCE(sk->sk_write_space);
+
+	write_space(sk);
 }
 
 void fgdp_helper_sk_state_change(struct sock *sk)
 {
-	READ_ONCE(sk->sk_state_change)(sk);
+	void (*state_change)(struct sock *sk) = READ_ONCE(sk->sk_state_change);
+
+	state_change(sk);
 }
 
 void fgdp_helper_sk_error_report(struct sock *sk)
@@ -198,7 +204,10 @@ bool fgdp_helper_may_bind_reserved(void)
 	return ns_capable(init_net.user_ns, CAP_NET_BIND_SERVICE);
 }
 
-/* Has setsockopt(SOL_SOCKET) come to the family first: the core knows SO_ZEROCOPY for its own ones only. */
+/*
+ * Has setsockopt(SOL_SOCKET) come to the family first: the core knows
+ * SO_ZEROCOPY for its own ones only.
+ */
 void fgdp_helper_sock_own_options(struct socket *sock)
 {
 	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);

@@ -88,7 +88,8 @@ impl Message {
     }
 }
 
-/// What the kernel holds of a registered family. `family` is first: the kernel's pointer to it is one to this.
+/// What the kernel holds of a registered family. `family` is first: the kernel's pointer to it is
+/// one to this.
 #[repr(C)]
 struct Registered<F: Family> {
     family: ffi::genl_family,
@@ -134,7 +135,8 @@ impl<F: Family> Registration<F> {
         let mut this = KBox::new(Registered { family, ops, data }, GFP_KERNEL)?;
         this.family.n_small_ops = u8::try_from(this.ops.len()).map_err(|_| EINVAL)?;
         this.family.small_ops = this.ops.as_ptr();
-        // SAFETY: The box keeps its address, and the operations theirs, until `drop` has unregistered it.
+        // SAFETY: The box keeps its address, and the operations theirs, until `drop` has
+        // unregistered it.
         to_result(unsafe { ffi::genl_register_family(&mut this.family) })?;
         // INVARIANT: Just registered.
         Ok(Self(this))
@@ -157,8 +159,8 @@ unsafe extern "C" fn dump<F: Family>(
     skb: *mut ffi::sk_buff,
     cb: *mut ffi::netlink_callback,
 ) -> c_int {
-    // SAFETY: The family that the dump belongs to is the first field of a `Registered<F>`, which lives while the
-    // module is held, which it is until the dump is done.
+    // SAFETY: The family that the dump belongs to is the first field of a `Registered<F>`, which
+    // lives while the module is held, which it is until the dump is done.
     let this = unsafe { &*ffi::fgdp_helper_genl_dump_family(cb).cast::<Registered<F>>() };
     // SAFETY: `cb` is the running dump, which nobody else uses meanwhile.
     let (cmd, cursor) = unsafe {

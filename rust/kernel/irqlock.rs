@@ -41,7 +41,8 @@ unsafe impl Backend for IrqBackend {
 
     #[inline]
     unsafe fn unlock(ptr: *mut Self::State, flags: &Self::GuardState) {
-        // SAFETY: The caller owns the lock, by this function's contract; `flags` is what `lock` saved.
+        // SAFETY: The caller owns the lock, by this function's contract; `flags` is what `lock`
+        // saved.
         unsafe { ffi::fgdp_helper_spin_unlock_irqrestore(ptr, *flags) }
     }
 

@@ -54,7 +54,8 @@ unsafe impl Backend for BhBackend {
     }
 }
 
-/// Runs `f` as a bottom half would: no other one, and no other task, runs on this CPU meanwhile. Not with interrupts off.
+/// Runs `f` as a bottom half would: no other one, and no other task, runs on this CPU meanwhile.
+/// Not with interrupts off.
 pub(crate) fn as_bottom_half<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: Enabled again below, in the same context.
     unsafe { ffi::fgdp_helper_local_bh_disable() };

@@ -2,14 +2,15 @@
 
 //! Memory of the own slot that programs map by `mmap(2)`.
 //!
-//! Page tables hold frame numbers, to which no `struct page` belongs that counts. So what is behind a page changes under
-//! the area's lock only, in which faults put entries into page tables, and from which those of a page are taken before
-//! it may not be written any more.
+//! Page tables hold frame numbers, to which no `struct page` belongs that counts. So what is behind
+//! a page changes under the area's lock only, in which faults put entries into page tables, and
+//! from which those of a page are taken before it may not be written any more.
 //!
-//! References: an [`Area`] that is mapped holds one on itself. The mappings count themselves: `mmap_lock` serialises who
-//! adds one, and the last to go ends the area.
+//! References: an [`Area`] that is mapped holds one on itself. The mappings count themselves:
+//! `mmap_lock` serialises who adds one, and the last to go ends the area.
 //!
-//! Lock order: `mmap_lock` or that of a mapping, the area's `pages`, then what the owner takes; page tables innermost.
+//! Lock order: `mmap_lock` or that of a mapping, the area's `pages`, then what the owner takes;
+//! page tables innermost.
 
 use super::ffi;
 use super::shm::SlotMem;
@@ -86,8 +87,8 @@ impl Head {
 ///
 /// # Invariants
 ///
-/// What page tables show of page n is what `pages.backing[n]` says. A page of the guest's own is there as long as the
-/// area.
+/// What page tables show of page n is what `pages.backing[n]` says. A page of the guest's own is
+/// there as long as the area.
 #[pin_data]
 #[repr(C)]
 pub(crate) struct Area<O: Owner> {
@@ -147,7 +148,8 @@ impl NewArea<'_> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for another number of frames; `ENOMEM`. Nothing is mapped then, and the owner hears of nothing.
+    /// `EINVAL` for another number of frames; `ENOMEM`. Nothing is mapped then, and the owner hears
+    /// of nothing.
     pub(crate) fn map<O: Owner>(
         &self,
         owner: O,
@@ -269,8 +271,9 @@ impl<O: Owner> Area<O> {
             },
             Backing::Own(page) => page_pfn(page),
         };
-        // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is as long as the area, by the
-        // type's invariant, and a later change takes the entry out under the lock that is held here.
+        // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is as long
+        // as the area, by the type's invariant, and a later change takes the entry out under the
+        // lock that is held here.
         let result = unsafe { ffi::fgdp_helper_insert_pfn(vmf, 0, pfn, writable) };
         // What came back from the peer together is written together: one fault does for all of it.
         for ahead in 1..AROUND {
@@ -374,8 +377,9 @@ pub(crate) enum Behind {
     Copy(usize),
 }
 
-/// Lends the frames behind the caller's memory from `addr` on, whole pages up to `len` bytes: `lend` gets the owner and
-/// a run of at most `max` frames, and says whether it did. Process context; sleeps.
+/// Lends the frames behind the caller's memory from `addr` on, whole pages up to `len` bytes:
+/// `lend` gets the owner and a run of at most `max` frames, and says whether it did. Process
+/// context; sleeps.
 pub(crate) fn lend<O: Owner>(
     addr: usize,
     len: usize,

@@ -2,8 +2,8 @@
 
 //! Doorbells of QEMU's `ivshmem-doorbell` device: one register write interrupts another guest.
 //!
-//! The device carries no data for us. Its memory holds a header that says which group it belongs to, so that it
-//! finds its virtio device; one without that header is left to other drivers.
+//! The device carries no data for us. Its memory holds a header that says which group it belongs
+//! to, so that it finds its virtio device; one without that header is left to other drivers.
 //!
 //! Bells and those who listen to them come and go in any order; both meet in [`REGISTRY`].
 //!
@@ -339,18 +339,21 @@ impl pci::Driver for BellDriver {
     }
 }
 
-/// The registration of the driver for doorbell devices. Dropping it removes the driver from all devices.
+/// The registration of the driver for doorbell devices. Dropping it removes the driver from all
+/// devices.
 pub(crate) struct Bells {
     registration: Option<Pin<KBox<driver::Registration<pci::Adapter<BellDriver>>>>>,
 }
 
 impl Bells {
-    /// Registers the driver; devices that are present are probed before this returns. Once per module.
+    /// Registers the driver; devices that are present are probed before this returns. Once per
+    /// module.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
         if READY.load(Ordering::Acquire) {
             return Err(EBUSY);
         }
-        // SAFETY: Once, as `READY` is set only here and never cleared; callers are the module's initialisation.
+        // SAFETY: Once, as `READY` is set only here and never cleared; callers are the module's
+        // initialisation.
         unsafe { REGISTRY.init() };
         READY.store(true, Ordering::Release);
         let registration = driver::Registration::new(c"fgdp-bell", module);
@@ -363,7 +366,8 @@ impl Bells {
 impl Drop for Bells {
     fn drop(&mut self) {
         self.registration = None;
-        // Statics are not dropped with the module: free the tables, which are empty after the driver went.
+        // Statics are not dropped with the module: free the tables, which are empty after the
+        // driver went.
         let mut registry = REGISTRY.lock();
         registry.bells = KVec::new();
         registry.listeners = KVec::new();

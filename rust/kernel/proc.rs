@@ -2,8 +2,8 @@
 
 //! Listings under `/proc/net` of the initial network namespace.
 //!
-//! A file is read entry by entry with a cursor that survives a full buffer, so that no listing needs
-//! more memory than the reader's buffer, however long it is.
+//! A file is read entry by entry with a cursor that survives a full buffer, so that no listing
+//! needs more memory than the reader's buffer, however long it is.
 
 use super::ffi;
 use core::marker::PhantomData;
@@ -58,7 +58,8 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the files in it hold a reference to this value, so none is left.
+        // SAFETY: By the type invariant; the files in it hold a reference to this value, so none is
+        // left.
         unsafe { ffi::proc_remove(self.entry.as_ptr()) };
     }
 }
@@ -87,8 +88,8 @@ impl<L: Listing> File<L> {
     /// `ENOMEM`, also when there is such an entry already.
     pub(crate) fn new(dir: &Arc<Dir>, name: &'static CStr, listing: Arc<L>) -> Result<Self> {
         let data = core::ptr::from_ref(&*listing).cast_mut().cast();
-        // SAFETY: `dir` lives. The operations live as long as the module and expect `data`, which lives
-        // until `drop` has removed the file.
+        // SAFETY: `dir` lives. The operations live as long as the module and expect `data`, which
+        // lives until `drop` has removed the file.
         let entry = unsafe {
             ffi::proc_create_seq_private(
                 name.as_char_ptr(),
@@ -111,8 +112,8 @@ impl<L: Listing> File<L> {
 
 impl<L: Listing> Drop for File<L> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant. Returns when no operation runs; files that are still open fail
-        // with `EIO` from then on, without calling us.
+        // SAFETY: By the type invariant. Returns when no operation runs; files that are still open
+        // fail with `EIO` from then on, without calling us.
         unsafe { ffi::proc_remove(self.entry.as_ptr()) };
     }
 }
@@ -135,7 +136,8 @@ impl<L: Listing> Ops<L> {
     ///
     /// `m` is a reader of a file that [`File::new`] created for an `L`.
     unsafe fn listing<'a>(m: *mut ffi::seq_file) -> &'a L {
-        // SAFETY: By the invariant of `File` the file's data is an `L`, which outlives all operations.
+        // SAFETY: By the invariant of `File` the file's data is an `L`, which outlives all
+        // operations.
         unsafe { &*ffi::fgdp_helper_seq_pde_data(m).cast::<L>() }
     }
 

@@ -2,11 +2,11 @@
 
 //! The memory of a group: the own slot, which this guest writes, and the window on all slots.
 //!
-//! Nothing here hands out a Rust reference to shared bytes, because another guest may change them at any
-//! time: words are fetched and stored by volatile accesses, runs of bytes are copied by C.
+//! Nothing here hands out a Rust reference to shared bytes, because another guest may change them
+//! at any time: words are fetched and stored by volatile accesses, runs of bytes are copied by C.
 //!
-//! A [`SlotMem`] and a [`GroupMem`] each hold a reference to their mapping, which goes after the last one. That may be
-//! dropped in any context; unmapping sleeps, so the work queue does it.
+//! A [`SlotMem`] and a [`GroupMem`] each hold a reference to their mapping, which goes after the
+//! last one. That may be dropped in any context; unmapping sleeps, so the work queue does it.
 
 use super::ffi;
 use super::iov::{IovDest, IovSource};
@@ -31,15 +31,16 @@ enum Backing {
 ///
 /// # Invariants
 ///
-/// `base` is the start of `len` mapped bytes, page-aligned, until the value is dropped. `len` fits `isize`.
+/// `base` is the start of `len` mapped bytes, page-aligned, until the value is dropped. `len` fits
+/// `isize`.
 struct Mapping {
     base: NonNull<u8>,
     len: u64,
     backing: Backing,
 }
 
-// SAFETY: A mapping in the kernel's address space is the same in all contexts; it is changed through
-// volatile accesses and C copies only.
+// SAFETY: A mapping in the kernel's address space is the same in all contexts; it is changed
+// through volatile accesses and C copies only.
 unsafe impl Send for Mapping {}
 // SAFETY: As for `Send`.
 unsafe impl Sync for Mapping {}
@@ -62,8 +63,8 @@ impl Mapping {
 
     /// # Safety
     ///
-    /// The physical range must be device memory that behaves as memory does, of which no Rust reference
-    /// exists, and must stay present while the value lives.
+    /// The physical range must be device memory that behaves as memory does, of which no Rust
+    /// reference exists, and must stay present while the value lives.
     unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
         let size = usize::try_from(len)?;
         if size == 0 || isize::try_from(size).is_err() || addr.checked_add(len).is_none() {
@@ -79,7 +80,10 @@ impl Mapping {
         };
         // SAFETY: `base` is mapped.
         if !unsafe { ffi::fgdp_helper_is_write_back(mapping.base.as_ptr().cast()) } {
-            pr_err!("shared memory at {:#x} is uncached: place the device's BARs above 4 GiB (pref64-reserve of its root port)\n", addr);
+            pr_err!(
+                "shared memory at {:#x} is uncached: place the device's BARs above 4 GiB (pref64-reserve of its root port)\n",
+                addr
+            );
             return Err(ENXIO);
         }
         Ok(mapping)
@@ -91,7 +95,8 @@ impl Mapping {
         if off > self.len || len > self.len.wrapping_sub(off) {
             return None;
         }
-        // SAFETY: `off` is inside the mapping by the check; `len` fits `isize` by the type invariant.
+        // SAFETY: `off` is inside the mapping by the check; `len` fits `isize` by the type
+        // invariant.
         Some(unsafe { self.base.as_ptr().add(off as usize) })
     }
 }
@@ -194,7 +199,8 @@ impl Part {
         if off % 4 != 0 {
             return Err(EINVAL);
         }
-        // INVARIANT: `at` checked the range; a mapping is page-aligned, so `base` is aligned as `off` is.
+        // INVARIANT: `at` checked the range; a mapping is page-aligned, so `base` is aligned as
+        // `off` is.
         Ok(Self {
             base,
             len,
@@ -207,7 +213,8 @@ impl Part {
         if off > self.len || len > self.len.wrapping_sub(off) {
             return None;
         }
-        // SAFETY: Inside the mapping by the check and the type invariant, whose length fits `isize`.
+        // SAFETY: Inside the mapping by the check and the type invariant, whose length fits
+        // `isize`.
         Some(unsafe { self.base.as_ptr().add(off as usize) })
     }
 
@@ -244,11 +251,13 @@ impl Part {
     }
 }
 
-/// Orders the loads before it against all accesses after it: the second half of `smp_load_acquire()`.
+/// Orders the loads before it against all accesses after it: the second half of
+/// `smp_load_acquire()`.
 #[inline(always)]
 fn acquire_barrier() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: An empty statement: it keeps the compiler from moving accesses; the processor keeps loads in order.
+    // SAFETY: An empty statement: it keeps the compiler from moving accesses; the processor keeps
+    // loads in order.
     unsafe {
         core::arch::asm!("", options(nostack, preserves_flags))
     };
@@ -256,7 +265,8 @@ fn acquire_barrier() {
     kernel::sync::barrier::smp_mb();
 }
 
-/// Orders all accesses before it against the stores after it: the first half of `smp_store_release()`.
+/// Orders all accesses before it against the stores after it: the first half of
+/// `smp_store_release()`.
 #[inline(always)]
 fn release_barrier() {
     acquire_barrier();
@@ -272,14 +282,15 @@ impl SlotMem {
     ///
     /// # Safety
     ///
-    /// The range must be device memory that behaves as memory does, of which no Rust reference exists, and
-    /// must stay present while the value lives.
+    /// The range must be device memory that behaves as memory does, of which no Rust reference
+    /// exists, and must stay present while the value lives.
     pub(super) unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
         // SAFETY: The caller's promise.
         Ok(Self(unsafe { Part::remap(addr, len) }?))
     }
 
-    /// Copies `len` bytes of `iter` to `off`; returns how many the user's memory yielded, 0 if the range is outside.
+    /// Copies `len` bytes of `iter` to `off`; returns how many the user's memory yielded, 0 if the
+    /// range is outside.
     ///
     /// Does not wait for pages: those that are missing end the copy.
     pub(crate) fn copy_from_iter(&self, off: u64, len: usize, iter: &mut IovSource<'_>) -> usize {
@@ -305,7 +316,8 @@ impl SlotMem {
         }
     }
 
-    /// Copies `len` bytes from `from` to `to`; nothing if one of the ranges is outside. They must not overlap.
+    /// Copies `len` bytes from `from` to `to`; nothing if one of the ranges is outside. They must
+    /// not overlap.
     pub(super) fn copy_within(&self, from: u64, to: u64, len: usize) {
         let (src, dst) = (self.0.at(from, len as u64), self.0.at(to, len as u64));
         if let (Some(src), Some(dst)) = (src, dst) {
@@ -319,7 +331,8 @@ impl SlotMem {
         self.0.at(off, len).map(|p| p.cast_const())
     }
 
-    /// Appends `[off, off + len)` to `bytes`; false if the range is outside or there is no memory. Sleeps.
+    /// Appends `[off, off + len)` to `bytes`; false if the range is outside or there is no memory.
+    /// Sleeps.
     pub(crate) fn append_to(&self, off: u64, len: u32, bytes: &mut KVVec<u8>) -> bool {
         let Some(from) = self.0.at(off, len.into()) else {
             return false;
@@ -331,7 +344,8 @@ impl SlotMem {
         let Some(to) = bytes.spare_capacity_mut().get_mut(..len) else {
             return false;
         };
-        // SAFETY: `from` and `to` have `len` bytes, of which the first are the slot's, which Rust does not refer to.
+        // SAFETY: `from` and `to` have `len` bytes, of which the first are the slot's, which Rust
+        // does not refer to.
         unsafe { ffi::fgdp_helper_memcpy(to.as_mut_ptr().cast(), from.cast(), len) };
         // SAFETY: So many are initialised now, within the capacity.
         unsafe { bytes.inc_len(len) };
@@ -365,7 +379,8 @@ impl MemMut for SlotMem {
     #[inline]
     fn store(&self, off: u64, v: u32) {
         if let Some(p) = self.0.word(off) {
-            // SAFETY: `word` returns aligned addresses inside the mapping, which is writable for a slot.
+            // SAFETY: `word` returns aligned addresses inside the mapping, which is writable for a
+            // slot.
             unsafe { p.write_volatile(v.to_le()) };
         }
     }
@@ -387,13 +402,15 @@ impl GroupMem {
     ///
     /// # Safety
     ///
-    /// The range must be device memory that behaves as memory does, and must stay present while the value lives.
+    /// The range must be device memory that behaves as memory does, and must stay present while the
+    /// value lives.
     pub(super) unsafe fn remap(addr: u64, len: u64) -> Result<Self> {
         // SAFETY: The caller's promise; it never writes.
         Ok(Self(unsafe { Part::remap(addr, len) }?))
     }
 
-    /// Copies `len` bytes at `off` to `iter`; returns how many the user's memory took, 0 if the range is outside.
+    /// Copies `len` bytes at `off` to `iter`; returns how many the user's memory took, 0 if the
+    /// range is outside.
     ///
     /// Does not wait for pages: those that are missing end the copy.
     pub(crate) fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {

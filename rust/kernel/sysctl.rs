@@ -324,7 +324,8 @@ unsafe extern "C" fn text<S: Line>(
     // SAFETY: The table is the first field of a live `TextEntry<S>`.
     let (entry, mut copy) = unsafe { (&*table.cast::<TextEntry<S>>(), table.read()) };
     let mut line = entry.line.lock();
-    // A line that is not good leaves the old one, and the kernel's function changes what it is given.
+    // A line that is not good leaves the old one, and the kernel's function changes what it is
+    // given.
     let Ok(mut new) = KBox::new(*line, GFP_KERNEL) else {
         return ENOMEM.to_errno();
     };

@@ -16,7 +16,8 @@ pub(crate) fn need_resched() -> bool {
     unsafe { ffi::fgdp_helper_need_resched() }
 }
 
-/// Whether there is but one CPU, so that who looks for another task's doing keeps that from being done. Any context.
+/// Whether there is but one CPU, so that who looks for another task's doing keeps that from being
+/// done. Any context.
 pub(crate) fn is_uniprocessor() -> bool {
     // SAFETY: No requirement.
     unsafe { ffi::fgdp_helper_num_online_cpus() == 1 }

@@ -7,8 +7,8 @@
 //! 1. `probe`: configuration space and regions are read, queues found; nothing may be sent yet.
 //! 2. `start`: the device is running.
 //! 3. `interrupt`, any number of times, in hard interrupt context.
-//! 4. `remove`: the device still works. Afterwards its queues are stopped, it is reset, what it had not returned is
-//!    freed, and the driver's reference to its state is dropped.
+//! 4. `remove`: the device still works. Afterwards its queues are stopped, it is reset, what it had
+//!    not returned is freed, and the driver's reference to its state is dropped.
 //!
 //! Suspend is refused: no peer could be told to wait.
 
@@ -46,7 +46,8 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
 
     /// Sets a device up.
     fn probe(&self, setup: &mut Setup<'_>) -> Result<Arc<Self::Bound>>;
-    /// The device is ready: queues can be filled, calls made. After an error `remove` is not called.
+    /// The device is ready: queues can be filled, calls made. After an error `remove` is not
+    /// called.
     fn start(&self, bound: &Arc<Self::Bound>) -> Result;
     /// The device returned buffers of queue `queue`. Hard interrupt context.
     fn interrupt(bound: &Arc<Self::Bound>, queue: u32);
@@ -66,7 +67,8 @@ pub(crate) struct Setup<'a> {
 impl Setup<'_> {
     /// The device, for messages.
     pub(crate) fn device(&self) -> &device::Device {
-        // SAFETY: `vdev` is valid during `probe`; both declarations are the kernel's `struct device`.
+        // SAFETY: `vdev` is valid during `probe`; both declarations are the kernel's
+        // `struct device`.
         unsafe { device::Device::from_raw((&raw mut (*self.vdev.as_ptr()).dev).cast()) }
     }
 
@@ -115,8 +117,9 @@ impl Setup<'_> {
     /// Maps the first `len` bytes of region `id` to write to them.
     pub(crate) fn map_slot(&self, id: u8, len: u64) -> Result<SlotMem> {
         let addr = self.region(id, len)?;
-        // SAFETY: The virtio core checked that the region lies inside a BAR of the device. No Rust reference to
-        // it exists anywhere. The address stays the BAR's, and a device that went reads as ones.
+        // SAFETY: The virtio core checked that the region lies inside a BAR of the device. No Rust
+        // reference to it exists anywhere. The address stays the BAR's, and a device that went
+        // reads as ones.
         unsafe { SlotMem::remap(addr, len) }
     }
 
@@ -146,8 +149,8 @@ impl Setup<'_> {
                 GFP_KERNEL,
             )?;
         }
-        // SAFETY: `vdev` is valid during `probe`; both arrays have `count` entries; the names are static; the
-        // callback copes with a device that has no state yet.
+        // SAFETY: `vdev` is valid during `probe`; both arrays have `count` entries; the names are
+        // static; the callback copes with a device that has no state yet.
         to_result(unsafe {
             ffi::fgdp_helper_virtio_find_vqs(
                 self.vdev.as_ptr(),
@@ -159,8 +162,8 @@ impl Setup<'_> {
         self.found = true;
         for vq in &vqs {
             let vq = NonNull::new(*vq).ok_or(ENXIO)?;
-            // SAFETY: `tear_down` detaches each queue in `self.queues` before it deletes them; `queues` is
-            // either put there or dropped unused.
+            // SAFETY: `tear_down` detaches each queue in `self.queues` before it deletes them;
+            // `queues` is either put there or dropped unused.
             queues.push(unsafe { Queue::new(vq) }?, GFP_KERNEL)?;
         }
         self.queues = queues;
@@ -231,7 +234,8 @@ impl<D: Driver> Registration<D> {
                     (*slot).remove = Some(Self::remove);
                     (*slot).freeze = Some(Self::freeze);
                 }
-                // SAFETY: The driver is initialised; it stays where it is until `drop` unregisters it.
+                // SAFETY: The driver is initialised; it stays where it is until `drop` unregisters
+                // it.
                 to_result(unsafe { ffi::__register_virtio_driver(slot, module.as_ptr().cast()) })
             }),
         })
@@ -241,8 +245,8 @@ impl<D: Driver> Registration<D> {
     ///
     /// `vdev` is bound, or about to be, to the driver of a `Registration<D>`.
     unsafe fn of<'a>(vdev: *mut ffi::virtio_device) -> &'a Self {
-        // SAFETY: The driver pointer of the device is that of `raw` by this function's contract, and the
-        // registration outlives the binding.
+        // SAFETY: The driver pointer of the device is that of `raw` by this function's contract,
+        // and the registration outlives the binding.
         unsafe {
             let driver = container_of!((*vdev).dev.driver, ffi::virtio_driver, driver);
             &*container_of!(Opaque::cast_from(driver), Self, raw)
@@ -275,8 +279,8 @@ impl<D: Driver> Registration<D> {
                 }),
                 Err(err) => {
                     if setup.found {
-                        // SAFETY: The device is valid and its queues exist. Handles that `find_queues` did not
-                        // return are not in `setup`; nothing uses them.
+                        // SAFETY: The device is valid and its queues exist. Handles that
+                        // `find_queues` did not return are not in `setup`; nothing uses them.
                         unsafe { tear_down(vdev, &setup.queues) };
                     }
                     return Err(err);

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of a peer that programs map by `mmap(2)`: page n is that of the peer's slot, while it is shown.
+//! Memory of a peer that programs map by `mmap(2)`: page n is that of the peer's slot, while it is
+//! shown.
 //!
-//! Page tables hold frame numbers, as those of [`mm`](super::mm): what is shown, and what is behind a page, changes under
-//! the window's lock only, in which faults put entries into page tables, and from which those of a page are taken before
-//! it is shown no more. The peer's memory is never mapped writable: the hypervisor ends a guest that writes there. Who
-//! writes gets a page of the guest's own.
+//! Page tables hold frame numbers, as those of [`mm`](super::mm): what is shown, and what is behind
+//! a page, changes under the window's lock only, in which faults put entries into page tables, and
+//! from which those of a page are taken before it is shown no more. The peer's memory is never
+//! mapped writable: the hypervisor ends a guest that writes there. Who writes gets a page of the
+//! guest's own.
 //!
-//! Lock order: `mmap_lock` or that of a mapping, what the owner takes when it hears of the end, the window's `pages`, page
-//! tables.
+//! Lock order: `mmap_lock` or that of a mapping, what the owner takes when it hears of the end, the
+//! window's `pages`, page tables.
 
 use super::ffi;
 use super::mm::{page_pfn, Head, NewArea, AROUND};
@@ -67,8 +69,8 @@ impl Pages {
 ///
 /// # Invariants
 ///
-/// Page tables show page n only while its bit in `pages.shown` is set: the page of `own`, which is there as long as the bit
-/// is, or else the frame in the peer's slot, not writable.
+/// Page tables show page n only while its bit in `pages.shown` is set: the page of `own`, which is
+/// there as long as the bit is, or else the frame in the peer's slot, not writable.
 #[pin_data]
 #[repr(C)]
 pub(crate) struct Window<V: Viewer> {
@@ -133,7 +135,8 @@ impl<V: Viewer> Window<V> {
         Ok(this)
     }
 
-    /// Shows `count` pages from `first` on; false, and nothing done, if one is shown already or outside. Sleeps.
+    /// Shows `count` pages from `first` on; false, and nothing done, if one is shown already or
+    /// outside. Sleeps.
     pub(crate) fn show(&self, first: usize, count: usize) -> bool {
         let Some(end) = first.checked_add(count).filter(|&end| end <= self.count) else {
             return false;
@@ -239,8 +242,9 @@ impl<V: Viewer> Window<V> {
             (None, Some(at)) => (unsafe { ffi::fgdp_helper_pfn(at.cast()) }, false),
             (None, None) => return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS,
         };
-        // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is while the page is shown, by the
-        // type's invariant, and its entry goes before that, under the lock that is held here.
+        // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is while the
+        // page is shown, by the type's invariant, and its entry goes before that, under the lock
+        // that is held here.
         let result = unsafe { ffi::fgdp_helper_insert_pfn(vmf, 0, pfn, writable) };
         // What was granted together is read together: one fault does for all of it.
         for ahead in 1..AROUND {

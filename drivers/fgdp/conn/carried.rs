@@ -63,7 +63,8 @@ impl Connection {
         self.state.lock().proto.cut(&view);
     }
 
-    /// After [`Connection::cut`]: what the peer has not read, for TCP. `known`: its last word can be read.
+    /// After [`Connection::cut`]: what the peer has not read, for TCP. `known`: its last word can
+    /// be read.
     fn settle(&self, known: bool) -> KVVec<u8> {
         let mut bytes = KVVec::new();
         // Not while some of them are on their way to TCP.
@@ -76,7 +77,8 @@ impl Connection {
             state.proto.tx_give_up();
         }
         drop(state);
-        // Its frames go to somebody else now, so the bytes cannot stay. Nobody changes them meanwhile.
+        // Its frames go to somebody else now, so the bytes cannot stay. Nobody changes them
+        // meanwhile.
         while let Ok(TxPath::Rest(n)) = self.carried(|proto, view, _| proto.tx_path(view, 0)) {
             let spans = self.carried(|proto, view, _| Ok(proto.tx_rest_spans(view, n)));
             let mut copied = 0u32;
@@ -114,8 +116,8 @@ impl Connection {
         }
     }
 
-    /// TCP has taken `n` bytes of what the peer will not read from the ring. That counts whatever happens to the
-    /// channel. The caller holds `tx`.
+    /// TCP has taken `n` bytes of what the peer will not read from the ring. That counts whatever
+    /// happens to the channel. The caller holds `tx`.
     pub(crate) fn rest_sent(&self, n: u32) {
         self.state.lock().proto.tx_rest_sent(n);
     }

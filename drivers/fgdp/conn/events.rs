@@ -76,7 +76,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer's entry changed. Bottom half, or as one with the peer's `tx` or `rx` if it is in this guest.
+    /// The peer's entry changed. Bottom half, or as one with the peer's `tx` or `rx` if it is in
+    /// this guest.
     pub(crate) fn on_ready(&self, data: bool, space: bool) {
         if self.state.lock().closed {
             self.advance_close();

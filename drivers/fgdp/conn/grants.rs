@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a connection has granted: its frames come back by release, by DONE, or when the channel is settled.
+//! What a connection has granted: its frames come back by release, by DONE, or when the channel is
+//! settled.
 //!
-//! The ledger is part of the connection's state: a place that came back is not given away again before its frames are.
+//! The ledger is part of the connection's state: a place that came back is not given away again
+//! before its frames are.
 
 use super::{Connection, State};
 use crate::proto::grant::{Call, Entry, Ledger, Notice, Run};
@@ -24,7 +26,8 @@ impl Connection {
         self.kind() == Kind::Stream && !self.is_carried()
     }
 
-    /// Runs `f` on the ledger and what it is part of. `None` when the connection is over, or has none.
+    /// Runs `f` on the ledger and what it is part of. `None` when the connection is over, or has
+    /// none.
     fn with_ledger<R>(&self, f: impl FnOnce(&mut Grants) -> R) -> Option<R> {
         self.state.lock().ledger.as_mut().map(f)
     }
@@ -91,7 +94,8 @@ impl Connection {
             .unwrap_or(false)
     }
 
-    /// Publishes a grant of send `call`. False if it is not possible any more. The caller holds `tx`.
+    /// Publishes a grant of send `call`. False if it is not possible any more. The caller holds
+    /// `tx`.
     ///
     /// # Errors
     ///
@@ -167,7 +171,8 @@ impl Connection {
         }
     }
 
-    /// Both sides are done with the connection, and the channel lives: no frame is granted any more.
+    /// Both sides are done with the connection, and the channel lives: no frame is granted any
+    /// more.
     pub(super) fn end_grants(&self, state: &mut State) {
         self.settle_grants(state);
         if let Some(pfn) = state.proto.take_tx_grant_frame() {

@@ -42,7 +42,8 @@ impl Connection {
         }
     }
 
-    /// Does at once what a READY would do at the other end, if that is in this guest, too, and knows this one.
+    /// Does at once what a READY would do at the other end, if that is in this guest, too, and
+    /// knows this one.
     fn tell_here(&self, data: bool, space: bool) -> bool {
         if !self.device.is_loopback() {
             return false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a connection that is carried: TCP's FIN goes when the peer has read what came before it.
+//! The end of a connection that is carried: TCP's FIN goes when the peer has read what came before
+//! it.
 
 use super::path::todo;
 use super::Path;

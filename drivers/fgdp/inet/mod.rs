@@ -2,10 +2,11 @@
 
 //! TCP connections between members of a group, carried by rings.
 //!
-//! TCP makes and ends a connection as ever; what it carries between may go through shared pages. The way of a
-//! connection: TCP says that it is established, [`Inet`] finds that the other end is a peer and takes it; the active
-//! side proposes it over the channel (`propose`); when both agree, each direction switches at a sequence number
-//! (`send`, `recv`), and back (`work`). Chapter "TCP connections" of the protocol has the rules.
+//! TCP makes and ends a connection as ever; what it carries between may go through shared pages.
+//! The way of a connection: TCP says that it is established, [`Inet`] finds that the other end is a
+//! peer and takes it; the active side proposes it over the channel (`propose`); when both agree,
+//! each direction switches at a sequence number (`send`, `recv`), and back (`work`). Chapter "TCP
+//! connections" of the protocol has the rules.
 //!
 //! Lock order: a socket's lock, then what `conn.rs` says. `paths` is innermost.
 
@@ -115,7 +116,8 @@ impl Inet {
         drop(removed);
     }
 
-    /// Runs `f` on the connections that were taken and stay meanwhile. The table is not locked then.
+    /// Runs `f` on the connections that were taken and stay meanwhile. The table is not locked
+    /// then.
     fn each(&self, f: impl Fn(&Arc<Path>)) {
         let chains = self.paths.lock().chains();
         for chain in 0..chains {

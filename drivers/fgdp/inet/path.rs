@@ -2,8 +2,8 @@
 
 //! One TCP connection that may be carried: which way its bytes go.
 //!
-//! References: the socket holds it (see `sys::net::inet`), the list in [`Inet`] and the connection's user do, and calls
-//! that run. It holds the socket until [`Path::leave`].
+//! References: the socket holds it (see `sys::net::inet`), the list in [`Inet`] and the
+//! connection's user do, and calls that run. It holds the socket until [`Path::leave`].
 
 use super::why::First;
 use super::{Inet, Why};
@@ -125,7 +125,8 @@ impl Path {
         self.conn.as_ref()
     }
 
-    /// Whether it was opened here, or accepted: else it waits at its listener, and its lock is not to be taken.
+    /// Whether it was opened here, or accepted: else it waits at its listener, and its lock is not
+    /// to be taken.
     pub(super) fn has_user(&self) -> bool {
         self.has_user.load(Acquire)
     }
@@ -136,8 +137,8 @@ impl Path {
         self.on_ready(false, false);
     }
 
-    /// Made once: for the one proposal that there is. False if the socket has left: then nobody would close it. Any
-    /// context.
+    /// Made once: for the one proposal that there is. False if the socket has left: then nobody
+    /// would close it. Any context.
     pub(super) fn set_conn(&self, conn: Arc<Connection>) -> bool {
         // Who leaves takes the socket first, under the lock, and then looks for the connection.
         let sk = self.sk.lock();
@@ -177,8 +178,8 @@ impl Path {
     pub(crate) fn agree(self: &Arc<Self>) {
         self.inet.counters.carried.add(1, Relaxed);
         self.agreed.store(true, Release);
-        // The peer may have switched before this side knew it (T-4). Nobody is woken for nothing: that would be an edge
-        // for epoll.
+        // The peer may have switched before this side knew it (T-4). Nobody is woken for nothing:
+        // that would be an edge for epoll.
         let Some(sk) = self.sk() else {
             return;
         };
@@ -208,13 +209,15 @@ impl Path {
         matches!(self.tx_path(sk), TxPath::Back | TxPath::Tcp)
     }
 
-    /// The channel ended: no byte goes by TCP before [`Path::on_channel_end`] says which ones are first.
+    /// The channel ended: no byte goes by TCP before [`Path::on_channel_end`] says which ones are
+    /// first.
     pub(crate) fn hold_back(&self) {
         self.because(Why::Ended);
         self.rest_left.store(true, Release);
     }
 
-    /// The channel ended and left `bytes` for TCP to send; none if it had left them before. Process context.
+    /// The channel ended and left `bytes` for TCP to send; none if it had left them before. Process
+    /// context.
     pub(crate) fn on_channel_end(self: &Arc<Self>, bytes: KVVec<u8>) {
         let mut rest = self.rest.lock();
         if !bytes.is_empty() {
@@ -274,7 +277,10 @@ impl Path {
             let source = proto.rx_source(view, accepted, copied, next)?;
             Ok((proto.tx_path(view, sk.write_seq())?, source))
         });
-        matches!(ways, Ok((TxPath::Tcp | TxPath::Ring, source)) if !matches!(source, Source::Stop | Source::Reset))
+        let Ok((TxPath::Tcp | TxPath::Ring, source)) = ways else {
+            return false;
+        };
+        !matches!(source, Source::Stop | Source::Reset)
     }
 
     /// Bytes that rings have carried.
@@ -307,7 +313,8 @@ impl Path {
         }
     }
 
-    /// As [`Path::unread`]; if there are none, whoever waits for the socket's events is told of more without asking again.
+    /// As [`Path::unread`]; if there are none, whoever waits for the socket's events is told of
+    /// more without asking again.
     pub(super) fn unread_or_arm(&self, sk: &TcpSock) -> (u32, bool) {
         let seen = self.unread(sk);
         let conn = self.conn().filter(|_| seen == (0, false));
@@ -349,7 +356,8 @@ impl Path {
     pub(super) fn step_aside(self: &Arc<Self>, sk: &TcpSock) {
         self.because(Why::Program);
         self.ask(todo::BACK);
-        // As long as a reset takes to be noticed at the latest; what follows sees TCP's state in any case.
+        // As long as a reset takes to be noticed at the latest; what follows sees TCP's state in
+        // any case.
         let mut timeo = kernel::time::msecs_to_jiffies(STEP_ASIDE_MS) as isize;
         let _ = sk.wait(&mut timeo, || self.is_plain().then_some(()));
         let _guard = sk.lock();
@@ -364,7 +372,8 @@ impl Path {
         }
     }
 
-    /// Gives the socket back to TCP if it alone carries it, and no call is inside. The socket's lock is held.
+    /// Gives the socket back to TCP if it alone carries it, and no call is inside. The socket's
+    /// lock is held.
     pub(super) fn try_leave(&self, sk: &TcpSock) {
         if self.is_plain() && self.inside.load(Acquire) == 0 {
             sk.leave::<Inet>();
@@ -387,7 +396,8 @@ impl Path {
         }
     }
 
-    /// Drops the reference that [`Path::leave`] kept, when nobody can be about to take one of it. Sleeps.
+    /// Drops the reference that [`Path::leave`] kept, when nobody can be about to take one of it.
+    /// Sleeps.
     pub(super) fn drop_late(&self) {
         if self.late.lock().is_some() {
             crate::sys::task::synchronize_rcu();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How both sides agree to carry a connection: the active one proposes, the passive one knows it or not.
+//! How both sides agree to carry a connection: the active one proposes, the passive one knows it or
+//! not.
 
 use super::path::todo;
 use super::{Inet, Path, Why};
@@ -38,7 +39,8 @@ pub(super) struct Proposal {
     since: u64,
 }
 
-/// How long a proposal waits for TCP's last packet, in nanoseconds: until TCP would have sent that again.
+/// How long a proposal waits for TCP's last packet, in nanoseconds: until TCP would have sent that
+/// again.
 const KEEP_NS: u64 = 1_000_000_000;
 
 /// How often they are looked at, in milliseconds.
@@ -240,7 +242,8 @@ impl Inet {
     }
 }
 
-/// Makes `conn` the one that carries `path`; false if the socket has left, and then `conn` has gone.
+/// Makes `conn` the one that carries `path`; false if the socket has left, and then `conn` has
+/// gone.
 fn tie(path: &Arc<Path>, conn: &Arc<Connection>) -> bool {
     // First: who leaves after that takes it away again.
     conn.serve(User::Tcp(path.clone()));

@@ -77,7 +77,8 @@ fn step(
             let conn = path.conn().ok_or(EPIPE)?;
             match tx::write(sk, conn, msg) {
                 Ok(0) if conn.tx_ring_bytes() == 0 => {
-                    // Others have all frames, for as long as their readers like: TCP has room of its own.
+                    // Others have all frames, for as long as their readers like: TCP has room of
+                    // its own.
                     path.because(Why::Memory);
                     conn.stop_sending();
                     Ok(Step::Sent(0))
@@ -115,7 +116,8 @@ fn changed(path: &Arc<Path>, sk: &TcpSock, e: Error) -> Result {
     Ok(())
 }
 
-/// From here on the ring carries what is sent, if both sides agreed and there is a ring. The socket's lock is held.
+/// From here on the ring carries what is sent, if both sides agreed and there is a ring. The
+/// socket's lock is held.
 fn switch(path: &Path, sk: &TcpSock, want: usize) -> bool {
     let Some(conn) = path.conn().filter(|_| path.is_agreed()) else {
         return false;

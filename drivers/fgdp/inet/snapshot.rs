@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What listings show of TCP connections to peers: which way their bytes go, and why not through rings.
+//! What listings show of TCP connections to peers: which way their bytes go, and why not through
+//! rings.
 
 use super::{Inet, Path, Why};
 use crate::proto::stream::{Source, TxPath};

@@ -14,7 +14,8 @@ const CHAINS: usize = 4096;
 /// Connections that are taken at once.
 const MAX_PATHS: usize = 16384;
 
-/// Chains of connections whose ends have the same hash. A secret goes into the hash: peers choose ports.
+/// Chains of connections whose ends have the same hash. A secret goes into the hash: peers choose
+/// ports.
 pub(super) struct Table {
     chains: KVVec<KVec<Arc<Path>>>,
     secret: u64,
@@ -77,7 +78,8 @@ impl Table {
         chain.iter().find(|p| same(&p.ends) && f(p)).cloned()
     }
 
-    /// Chains, for who looks at all connections: each from its end, as what is taken out moves those behind it.
+    /// Chains, for who looks at all connections: each from its end, as what is taken out moves
+    /// those behind it.
     pub(super) fn chains(&self) -> usize {
         self.chains.len()
     }

@@ -46,8 +46,8 @@ impl Path {
             self.todo.clear(todo::PROPOSE);
             propose::propose(self);
         }
-        // The listener's end takes sockets that were not accepted, and nobody may own one then. They have neither sent
-        // nor read: what needs the lock follows when they are accepted.
+        // The listener's end takes sockets that were not accepted, and nobody may own one then.
+        // They have neither sent nor read: what needs the lock follows when they are accepted.
         let guard = self.has_user().then(|| sk.lock());
         let (before, was_plain) = (self.ways(&sk), self.is_plain());
         let after = self.advance(&sk, guard.is_some());
@@ -74,8 +74,8 @@ impl Path {
             self.todo.clear(todo::AGAIN);
             self.kick_later();
         }
-        // Not by the path, which may have left the socket: who waits has to look at TCP then. And nobody is woken for
-        // nothing: that would be an edge for epoll.
+        // Not by the path, which may have left the socket: who waits has to look at TCP then. And
+        // nobody is woken for nothing: that would be an edge for epoll.
         let now = self.ways(&sk);
         let over = self.is_plain() != was_plain;
         if over || now.0 != before.0 {

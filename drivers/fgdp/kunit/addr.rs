@@ -46,7 +46,8 @@ mod tests {
         Addr::default().write(FAMILY, &mut name);
         let other = Error::from(Errno::AfNoSupport).to_errno();
         let invalid = EINVAL.to_errno();
-        // Byte, value, verdict. The fields before the guest are in the CPU's order, little-endian here.
+        // Byte, value, verdict. The fields before the guest are in the CPU's order, little-endian
+        // here.
         for (at, value, want) in [
             (0, FAMILY, 0),
             (0, 0, other),

@@ -2,8 +2,9 @@
 
 //! Ringing through the host: the doorbell queue.
 //!
-//! A doorbell is first noted in `pending`, then handed to the host in a buffer. While it is noted, ringing the same
-//! lane again adds nothing: whoever takes the note does so after this side's stores.
+//! A doorbell is first noted in `pending`, then handed to the host in a buffer. While it is noted,
+//! ringing the same lane again adds nothing: whoever takes the note does so after this side's
+//! stores.
 
 use crate::proto::wire::{self, MAX_LANES, MAX_SLOTS};
 use crate::sys::irqlock::{new_irqlock, IrqLock};
@@ -68,7 +69,8 @@ impl HostRings {
         })
     }
 
-    /// Buffers that come back are looked for at the next ring; the device need not interrupt. Any context.
+    /// Buffers that come back are looked for at the next ring; the device need not interrupt. Any
+    /// context.
     pub(super) fn quiet(&self) {
         self.queue.disable_callback();
     }
@@ -81,7 +83,8 @@ impl HostRings {
                 return;
             };
             if *lanes & (1 << lane) != 0 {
-                // Whoever set the bit has not handed it to the host yet, so the peer will look after this store.
+                // Whoever set the bit has not handed it to the host yet, so the peer will look
+                // after this store.
                 self.coalesced.fetch_add(1, Relaxed);
                 return;
             }
@@ -92,12 +95,14 @@ impl HostRings {
 
     /// Hands doorbells that are to be sent to the host, as many as there are buffers.
     ///
-    /// When doorbells remain, the device interrupts once it returned a buffer, and this runs again: none is lost.
+    /// When doorbells remain, the device interrupts once it returned a buffer, and this runs again:
+    /// none is lost.
     pub(super) fn pump(&self) {
         let mut kick = false;
         let mut rings = self.state.lock();
-        // Each turn but the last sends one of those noted, or finds a buffer to send the next one with. Nothing is
-        // noted meanwhile, so the bound is reached with a device only that claims to have returned what it did not.
+        // Each turn but the last sends one of those noted, or finds a buffer to send the next one
+        // with. Nothing is noted meanwhile, so the bound is reached with a device only that claims
+        // to have returned what it did not.
         for _ in 0..4 * MAX_SLOTS * MAX_LANES {
             while let Some(buffer) = self.queue.take() {
                 rings.put(buffer);

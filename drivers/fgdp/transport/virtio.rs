@@ -2,11 +2,13 @@
 
 //! The hypervisor as transport: the virtio device, and the doorbell device beside it.
 //!
-//! A [`VirtioTransport`] lives from probe until the device layer drops it. `sink` is set between attach and removal
-//! only; interrupts and events find it there, so that taking it out ends the upcalls. Who holds whom: transport ->
-//! sink (device layer) -> transport, and transport -> bell -> transport; removal cuts both.
+//! A [`VirtioTransport`] lives from probe until the device layer drops it. `sink` is set between
+//! attach and removal only; interrupts and events find it there, so that taking it out ends the
+//! upcalls. Who holds whom: transport -> sink (device layer) -> transport, and transport -> bell ->
+//! transport; removal cuts both.
 //!
-//! Lock order: that of [`HostRings`] before a queue's lock; `sink` is innermost but for what `Upcalls::doorbell` takes.
+//! Lock order: that of [`HostRings`] before a queue's lock; `sink` is innermost but for what
+//! `Upcalls::doorbell` takes.
 
 use super::rings::HostRings;
 use super::{CallError, Doorbells, Identity, Transport, Upcalls};
@@ -429,7 +431,7 @@ impl<A: Attach> virtio::Driver for FgdpDriver<A> {
             pr_warn!("no doorbells for a second device of the same group\n");
         }
         if self.doorbell == DoorbellMode::Ivshmem && bound.bell.as_ref().is_none() {
-            pr_warn!("doorbell=ivshmem, but the guest has no ivshmem-doorbell device of this group: ringing through the host\n");
+            pr_warn!("no ivshmem-doorbell device of this group: ringing through the host\n");
         }
         match self.attach.attach(bound.clone()) {
             Ok(sink) => {

@@ -216,7 +216,7 @@ enum fgdp_tcp_way {
 	FGDP_TCP_WAY_RESET,
 };
 
-/* Why a TCP connection to a peer is not carried by rings, or not any more: the first of the reasons. */
+/* Why a TCP connection to a peer is not carried by rings, or not any more: the first reason. */
 enum fgdp_tcp_reason {
 	/* It is carried, or that is being found out. */
 	FGDP_TCP_REASON_NONE,

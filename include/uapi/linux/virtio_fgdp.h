@@ -403,9 +403,9 @@ struct fgdp_conn {
  * bytes come by the ring, whose positions do not move TCP's numbers.
  */
 #define FGDP_TX_RING			(1u << 2)	/* tcp_seq counts */
-#define FGDP_TX_BACK			(1u << 3)	/* to TCP: no byte after tail will follow here */
+#define FGDP_TX_BACK			(1u << 3)	/* to TCP: nothing after tail will follow */
 #define FGDP_RX_SHUT			(1u << 0)	/* nobody will read any more */
-#define FGDP_RX_STOP			(1u << 1)	/* to TCP: head is final, the rest comes there */
+#define FGDP_RX_STOP			(1u << 1)	/* to TCP: head is final */
 
 /*
  * Frames lent to the consumer, whose bytes follow those before `position` in

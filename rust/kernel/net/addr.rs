@@ -13,8 +13,8 @@ use kernel::types::Opaque;
 /// An IPv6 address, or an IPv4 one as `::ffff:a.b.c.d`.
 pub(crate) type IpAddr = [u8; 16];
 
-/// Fills `out` with the addresses of a namespace; returns how many there are, which may be more. Those of
-/// loopback devices and link-local ones do not count. Any context.
+/// Fills `out` with the addresses of a namespace; returns how many there are, which may be more.
+/// Those of loopback devices and link-local ones do not count. Any context.
 pub(crate) fn addresses(net: &Net, out: &mut [IpAddr]) -> usize {
     let max = u32::try_from(out.len()).unwrap_or(u32::MAX);
     // SAFETY: `out` has room for `max` addresses.

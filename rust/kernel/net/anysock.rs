@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct sock` of whatever protocol: what sockets of this module's family and TCP's have in common.
+//! `struct sock` of whatever protocol: what sockets of this module's family and TCP's have in
+//! common.
 
 use super::super::ffi;
 use core::marker::PhantomData;
@@ -52,8 +53,8 @@ macro_rules! word {
         ///
         /// The caller serialises writers.
         pub(crate) fn $name(&self, value: $ty) {
-            // SAFETY: The field is one aligned word of a live `struct sock`; a volatile write is the
-            // kernel's WRITE_ONCE().
+            // SAFETY: The field is one aligned word of a live `struct sock`; a volatile write is
+            // the kernel's WRITE_ONCE().
             unsafe { (&raw mut (*self.raw()).$field).write_volatile(value.into()) }
         }
     };

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The hook into TCP: sockets that become established are offered to a [`Hook`], and those that it takes call it
-//! from then on.
+//! The hook into TCP: sockets that become established are offered to a [`Hook`], and those that it
+//! takes call it from then on.
 //!
-//! A taken socket has copies of TCP's `struct proto` and `struct proto_ops`, and an upper layer protocol (ULP) of
-//! ours, whose data is the hook's state. The ULP holds the module, and the kernel lets it go when the socket is
-//! destroyed, or [`TcpSock::leave`] does.
+//! A taken socket has copies of TCP's `struct proto` and `struct proto_ops`, and an upper layer
+//! protocol (ULP) of ours, whose data is the hook's state. The ULP holds the module, and the kernel
+//! lets it go when the socket is destroyed, or [`TcpSock::leave`] does.
 //!
-//! A call may have read the pointers before a socket was taken or left. So each call looks for the state under RCU,
-//! and without one does what TCP does; the module's end waits for all tasks to have left its code.
+//! A call may have read the pointers before a socket was taken or left. So each call looks for the
+//! state under RCU, and without one does what TCP does; the module's end waits for all tasks to
+//! have left its code.
 
 mod options;
 
@@ -26,7 +27,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     /// State of a connection that was taken.
     type Path: Send + Sync + 'static;
 
-    /// A connection becomes established; `Some` takes it. Bottom half or process context, the socket is locked.
+    /// A connection becomes established; `Some` takes it. Bottom half or process context, the
+    /// socket is locked.
     fn established(
         this: ArcBorrow<'_, Self>,
         sk: &TcpSock,
@@ -63,14 +65,17 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     fn bytes(path: &Arc<Self::Path>) -> RingBytes;
     /// `shutdown(2)`; true if TCP's is to follow now. The socket is locked.
     fn shutdown(path: &Arc<Self::Path>, sk: &TcpSock, how: u8) -> bool;
-    /// The last file reference is gone; true if TCP's close is to follow now, else the hook calls it later.
+    /// The last file reference is gone; true if TCP's close is to follow now, else the hook calls
+    /// it later.
     fn close(path: &Arc<Self::Path>, sk: &TcpSock, timeout: isize) -> bool;
-    /// `connect(2)` to no address: TCP resets the connection now, and what rings have is void. The socket is locked.
+    /// `connect(2)` to no address: TCP resets the connection now, and what rings have is void. The
+    /// socket is locked.
     fn disconnect(path: &Arc<Self::Path>);
-    /// Something needs the connection to be plain TCP: goes back, and waits for it. The socket is not locked.
+    /// Something needs the connection to be plain TCP: goes back, and waits for it. The socket is
+    /// not locked.
     fn step_aside(path: &Arc<Self::Path>, sk: &TcpSock);
-    /// The socket is left or destroyed: no call will find the state. With `grace` one may just be finding it: this
-    /// reference is to be dropped after an RCU grace period. Any context.
+    /// The socket is left or destroyed: no call will find the state. With `grace` one may just be
+    /// finding it: this reference is to be dropped after an RCU grace period. Any context.
     fn left(path: Arc<Self::Path>, grace: bool);
 }
 
@@ -135,7 +140,8 @@ unsafe extern "C" fn find(tp: *mut ffi::tracepoint, found: *mut c_void) {
 }
 
 impl<H: Hook> Registration<H> {
-    /// Offers connections that become established from now on to `hook`. One value at a time. May sleep.
+    /// Offers connections that become established from now on to `hook`. One value at a time. May
+    /// sleep.
     ///
     /// # Errors
     ///
@@ -174,7 +180,8 @@ impl<H: Hook> Registration<H> {
             _ulp: ulp,
             hook,
         };
-        // SAFETY: The probe has the tracepoint's arguments; its data lives until it is unregistered.
+        // SAFETY: The probe has the tracepoint's arguments; its data lives until it is
+        // unregistered.
         kernel::error::to_result(unsafe {
             ffi::tracepoint_probe_register(tracepoint, probe_ptr::<H>(), this.data())
         })?;
@@ -188,8 +195,8 @@ impl<H: Hook> Registration<H> {
 
 impl<H: Hook> Drop for Registration<H> {
     fn drop(&mut self) {
-        // SAFETY: If it is not registered this changes nothing. No probe runs after the second call; no task is in
-        // the functions of a socket that was left after the third.
+        // SAFETY: If it is not registered this changes nothing. No probe runs after the second
+        // call; no task is in the functions of a socket that was left after the third.
         unsafe {
             ffi::tracepoint_probe_unregister(self.tracepoint, probe_ptr::<H>(), self.data());
             ffi::fgdp_helper_tracepoint_synchronize_unregister();
@@ -241,7 +248,8 @@ fn path<H: Hook>(sk: *mut ffi::sock) -> Option<Arc<H::Path>> {
     if !ours || ptr.is_null() {
         return None;
     }
-    // SAFETY: The pointer is from `Arc::into_raw`; its reference is dropped a grace period after it was taken out.
+    // SAFETY: The pointer is from `Arc::into_raw`; its reference is dropped a grace period after it
+    // was taken out.
     Some(unsafe { ArcBorrow::from_raw(ptr) }.into())
 }
 
@@ -295,8 +303,8 @@ unsafe extern "C" fn established<H: Hook>(
     H::taken(&path);
 }
 
-/// Gives the socket's file other operations, if it has one and these are those in the first place of a pair; true if
-/// so. The socket's lock is held.
+/// Gives the socket's file other operations, if it has one and these are those in the first place
+/// of a pair; true if so. The socket's lock is held.
 fn swap_ops(
     sk: *mut ffi::sock,
     pairs: [(*const ffi::proto_ops, *const ffi::proto_ops); 2],
@@ -354,8 +362,8 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_tcp_set_path(sk, null(), null_mut()) };
         // SAFETY: The reference that `established` gave to the socket.
         H::left(unsafe { Arc::from_raw(Arc::as_ptr(&state)) }, true);
-        // SAFETY: The reference that `established` took. The caller does not sleep in our code from here on, or holds
-        // another one.
+        // SAFETY: The reference that `established` took. The caller does not sleep in our code from
+        // here on, or holds another one.
         unsafe { ffi::module_put((*owner).owner) };
     }
 }

@@ -47,7 +47,8 @@ impl<'a> SendMsg<'a> {
         unsafe { IovSource::from_raw((&raw mut self.raw.msg_iter).cast()) }
     }
 
-    /// Brings the next `len` bytes of user memory in, as far as they are there; how many that are. Sleeps.
+    /// Brings the next `len` bytes of user memory in, as far as they are there; how many that are.
+    /// Sleeps.
     pub(crate) fn fault_in(&mut self, len: u32) -> u32 {
         // SAFETY: The iterator is valid and exclusively ours.
         let missing =

@@ -111,7 +111,8 @@ impl<T: PerNet> Place<T> {
         // SAFETY: The registration waits for a grace period after it has closed the place.
         let words = unsafe { self.words(sk.net().raw()) }?;
         let state = words.live.load(Ordering::Acquire).cast::<T>();
-        // SAFETY: From `Arc::into_raw`; the reference is dropped a grace period after it was taken out.
+        // SAFETY: From `Arc::into_raw`; the reference is dropped a grace period after it was taken
+        // out.
         unsafe { state.as_ref() }.map(f)
     }
 
@@ -146,7 +147,8 @@ impl<T: PerNet> Place<T> {
         let number = self.number.load(Ordering::Acquire);
         // SAFETY: By this function's contract.
         let words = unsafe { ffi::fgdp_helper_net_generic(net, number) };
-        // SAFETY: The kernel has made room for `Words`, of zeros, and keeps it as long as the namespace.
+        // SAFETY: The kernel has made room for `Words`, of zeros, and keeps it as long as the
+        // namespace.
         unsafe { words.cast::<Words>().as_ref() }
     }
 
@@ -180,7 +182,8 @@ unsafe impl<T: PerNet> Send for Registration<T> {}
 unsafe impl<T: PerNet> Sync for Registration<T> {}
 
 impl<T: PerNet> Registration<T> {
-    /// Makes one in each namespace, those to come included. One registration of a type at a time. May sleep.
+    /// Makes one in each namespace, those to come included. One registration of a type at a time.
+    /// May sleep.
     ///
     /// # Errors
     ///
@@ -200,7 +203,8 @@ impl<T: PerNet> Registration<T> {
         )?;
         let ptr = Arc::as_ptr(&context).cast_mut();
         place.context.store(ptr, Ordering::Release);
-        // SAFETY: The operations stay where they are until `drop` has unregistered them, and so does the context.
+        // SAFETY: The operations stay where they are until `drop` has unregistered them, and so
+        // does the context.
         kernel::error::to_result(unsafe { ffi::register_pernet_subsys(&mut *ops) })?;
         place.open.store(true, Ordering::Release);
         Ok(Self {
@@ -213,8 +217,8 @@ impl<T: PerNet> Registration<T> {
 impl<T: PerNet> Drop for Registration<T> {
     fn drop(&mut self) {
         T::place().open.store(false, Ordering::Release);
-        // SAFETY: Registered in `new`. A grace period passes between `pre_exit` and `exit`: who has found the place open
-        // has gone when this returns.
+        // SAFETY: Registered in `new`. A grace period passes between `pre_exit` and `exit`: who has
+        // found the place open has gone when this returns.
         unsafe { ffi::unregister_pernet_subsys(&mut *self.ops) };
     }
 }

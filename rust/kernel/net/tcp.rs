@@ -75,7 +75,8 @@ impl Facts {
         self.0.rcv_seq
     }
 
-    /// Somebody else has a hand in the socket: the kernel, an upper layer protocol, MPTCP, a tool that repairs it.
+    /// Somebody else has a hand in the socket: the kernel, an upper layer protocol, MPTCP, a tool
+    /// that repairs it.
     pub(crate) fn is_taken(&self) -> bool {
         const TAKEN: u32 = ffi::FGDP_TCP_KERNEL
             | ffi::FGDP_TCP_ULP
@@ -186,8 +187,8 @@ impl TcpSock {
         })
     }
 
-    /// Tells whoever wants to know (`TCP_INQ`) how many bytes are left: `more` says so beside those that TCP has, and
-    /// whether an end is.
+    /// Tells whoever wants to know (`TCP_INQ`) how many bytes are left: `more` says so beside those
+    /// that TCP has, and whether an end is.
     pub(crate) fn tell_unread(&self, msg: &mut RecvMsg<'_>, more: impl FnOnce() -> (u32, bool)) {
         // SAFETY: A live TCP socket, by the type's invariant.
         if unsafe { ffi::fgdp_helper_tcp_wants_inq(self.raw(), msg.raw_mut()) } {
@@ -237,10 +238,11 @@ impl TcpSock {
         result(unsafe { recv(self.raw(), msg.raw_mut(), len, flags as c_int) })
     }
 
-    /// Queues bytes of the kernel behind what TCP has, however full its buffer is, and also when the user has shut the
-    /// socket down; returns how many it took.
+    /// Queues bytes of the kernel behind what TCP has, however full its buffer is, and also when
+    /// the user has shut the socket down; returns how many it took.
     ///
-    /// The caller holds the socket's lock. `bytes` may change while they are copied: they are the stream's.
+    /// The caller holds the socket's lock. `bytes` may change while they are copied: they are the
+    /// stream's.
     ///
     /// # Errors
     ///

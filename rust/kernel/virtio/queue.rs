@@ -2,14 +2,15 @@
 
 //! Virtqueues, and the buffers that go through them.
 //!
-//! A buffer is owned: by whoever holds the [`Buffer`], or by the queue while the device may access it. So a
-//! device that answers late, or never, touches memory that nobody else uses.
+//! A buffer is owned: by whoever holds the [`Buffer`], or by the queue while the device may access
+//! it. So a device that answers late, or never, touches memory that nobody else uses.
 //!
-//! A [`Queue`] may outlive its device: from [`Queue::stop`] on it takes nothing and returns nothing.
+//! A [`Queue`] may outlive its device: from [`Queue::stop`] on it takes nothing and returns
+//! nothing.
 //!
-//! Locking: each queue has one lock, taken with interrupts off and innermost. The device is notified outside of
-//! it, because that may stop this processor for as long as a round trip to the host takes; an RCU read section
-//! around both keeps the queue from being deleted in between.
+//! Locking: each queue has one lock, taken with interrupts off and innermost. The device is
+//! notified outside of it, because that may stop this processor for as long as a round trip to the
+//! host takes; an RCU read section around both keeps the queue from being deleted in between.
 
 use super::super::{
     ffi,
@@ -140,7 +141,8 @@ unsafe impl Send for State {}
 
 /// # Invariants
 ///
-/// `state.vq` points at a virtqueue until `detach`; afterwards `state.live` is false, and `vq` is not used.
+/// `state.vq` points at a virtqueue until `detach`; afterwards `state.live` is false, and `vq` is
+/// not used.
 #[pin_data]
 struct Shared {
     #[pin]
@@ -154,7 +156,8 @@ pub(crate) struct Queue(Arc<Shared>);
 impl Queue {
     /// # Safety
     ///
-    /// `vq` must stay valid until `detach` was called, and only this value's clones may operate on it.
+    /// `vq` must stay valid until `detach` was called, and only this value's clones may operate on
+    /// it.
     pub(super) unsafe fn new(vq: NonNull<ffi::virtqueue>) -> Result<Self> {
         // INVARIANT: `vq` is valid until `detach` by this function's contract.
         Ok(Self(Arc::pin_init(
@@ -197,8 +200,9 @@ impl Queue {
             return Err(buffer);
         }
         let token = KBox::into_raw(buffer);
-        // SAFETY: The queue is alive by the type invariant, and locked. `sgs` has `outs + inps` entries that
-        // describe the memory `token` owns, which stays until the device returned it or was reset.
+        // SAFETY: The queue is alive by the type invariant, and locked. `sgs` has `outs + inps`
+        // entries that describe the memory `token` owns, which stays until the device returned it
+        // or was reset.
         let err = unsafe {
             ffi::virtqueue_add_sgs(
                 state.vq.as_ptr(),
@@ -249,7 +253,8 @@ impl Queue {
         Some(buffer)
     }
 
-    /// Sends `buffer` and waits for the device to return it, for at most `jiffies`. Process context.
+    /// Sends `buffer` and waits for the device to return it, for at most `jiffies`. Process
+    /// context.
     ///
     /// The interrupt of this queue must call [`Queue::complete_calls`].
     ///
@@ -292,14 +297,16 @@ impl Queue {
         }
     }
 
-    /// Asks the device to interrupt for this queue. False: there is something to [`take`](Queue::take) already.
+    /// Asks the device to interrupt for this queue. False: there is something to
+    /// [`take`](Queue::take) already.
     pub(crate) fn enable_callback(&self) -> bool {
         let state = self.0.state.lock();
         // SAFETY: The queue is alive by the type invariant, and locked.
         !state.live || unsafe { ffi::virtqueue_enable_cb(state.vq.as_ptr()) }
     }
 
-    /// Ends the use of the queue by its handles. Callers that wait in [`Queue::call`] do so until `detach`.
+    /// Ends the use of the queue by its handles. Callers that wait in [`Queue::call`] do so until
+    /// `detach`.
     ///
     /// Whoever notifies still may do so until a grace period is over.
     pub(super) fn stop(&self) {
@@ -310,11 +317,13 @@ impl Queue {
     ///
     /// # Safety
     ///
-    /// `stop` was called, a grace period is over, and the device was reset, so that it accesses no buffer.
+    /// `stop` was called, a grace period is over, and the device was reset, so that it accesses no
+    /// buffer.
     pub(super) unsafe fn detach(&self) {
         loop {
             let vq = self.0.state.lock().vq;
-            // SAFETY: The queue is alive by the type invariant, and nobody else operates on it after `stop`.
+            // SAFETY: The queue is alive by the type invariant, and nobody else operates on it
+            // after `stop`.
             let token = unsafe { ffi::virtqueue_detach_unused_buf(vq.as_ptr()) };
             let Some(token) = NonNull::new(token) else {
                 return;

@@ -74,8 +74,8 @@ impl Carry {
 
     /// Validates the private copy of the message's words.
     pub(super) fn decode(words: &[u32; MSG_WORDS]) -> Result<Self, Reason> {
-        let [_, _, peer_conn, src_port, dst_port, src_isn, dst_isn, s0, s1, s2, s3, d0, d1, d2, d3, _] =
-            *words;
+        let [_, _, peer_conn, src_port, dst_port, src_isn, dst_isn, addrs @ .., _] = *words;
+        let [s0, s1, s2, s3, d0, d1, d2, d3] = addrs;
         let port = |word: u32| u16::try_from(word).map_err(|_| Reason::BadMsg);
         Ok(Self {
             peer_conn,

@@ -87,7 +87,7 @@ pub(super) unsafe extern "C" fn getsockopt<H: Hook>(
         return unsafe { ffi::fgdp_helper_put_option_int(carried.into(), val, len) };
     }
     let is = |tcp: c_uint| level as c_uint == ffi::SOL_TCP && name as c_uint == tcp;
-    // The one that there is is ours: to a program this is plain TCP, which has none.
+    // It is ours: to a program this is plain TCP, which has none.
     if is(ffi::fgdp_const_FGDP_CONST_TCP_ULP) && path::<H>(sk).is_some() {
         let none: c_int = 0;
         let mut user = UserSlice::new(UserPtr::from_ptr(len.cast()), size_of_val(&none)).writer();
