@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Group packages: the Debian packages are built twice to the same bytes, installed in a copy of a machine as a new user has it,
-# upgraded and removed in guests that are booted from that copy. Sourced by tests/run.
+# Group packages: the module is built as a part of the kernel's source. The Debian packages are built twice to the same bytes,
+# installed in a copy of a machine as a new user has it, upgraded and removed in guests that are booted from that copy. Sourced by
+# tests/run.
 
 debs=$checkout/build/deb
 package_out=$out/packages
@@ -100,8 +101,25 @@ packages_guests() {
 	lab_down
 }
 
+# The module as a part of the kernel's source: the kernel with its own checks is there, built.
+packages_in_tree() {
+	local source build log=$package_out/in-tree.log changes=$package_out/in-tree
+	progress "packages: build in the kernel's source"
+	source=$("$toolbox" linux-source) && build=$("$toolbox" debug-kernel) || { fail packages-in-tree "no kernel"; return; }
+	if ! "$toolbox" run env GIT_{AUTHOR,COMMITTER}_NAME=FGDP GIT_{AUTHOR,COMMITTER}_EMAIL=tests@fgdp.invalid "$checkout/packaging/in-tree" "$source" "$package_out/series" >"$log" 2>&1; then
+		fail packages-in-tree-series "$(tail -n 1 "$log")"
+		return
+	fi
+	pass packages-in-tree-series
+	"$toolbox" run rm -rf "$changes"
+	mkdir -p "$changes"
+	"$toolbox" run unshare --mount --propagation private -- bash "$checkout/tests/packages/in-tree" "$source" "$build" "$package_out/series" "$changes" >"$log" 2>&1 || :
+	packages_results "$log"
+}
+
 group_packages() {
 	mkdir -p "$package_out"
+	packages_in_tree
 	packages_build || return
 	image=$("$toolbox" image) || { fail packages-image "not made"; return; }
 	packages_install || return
