@@ -75,6 +75,20 @@ packages_install() {
 	cp -r -T "$copy/upper/var/cache/fgdp-dkms" "$kept"
 }
 
+# The tests that the source package has for autopkgtest.
+packages_autopkgtest() {
+	local name log
+	for name in $(sed -n 's/^Tests: //p' "$checkout/packaging/debian/tests/control"); do
+		log=$package_out/autopkgtest-$name.log
+		cp "$checkout/packaging/debian/tests/$name" "$package_out/copy/autopkgtest-$name"
+		if in_image bash "/changes/autopkgtest-$name" >"$log" 2>&1; then
+			pass "packages-autopkgtest-$name"
+		else
+			fail "packages-autopkgtest-$name" "$(tail -n 1 "$log") (see $log)"
+		fi
+	done
+}
+
 packages_guests() {
 	local script=$checkout/tests/packages/guests status=0
 	# Emulated, AppArmor takes minutes to compile its profiles.
@@ -123,5 +137,6 @@ group_packages() {
 	packages_build || return
 	image=$("$toolbox" image) || { fail packages-image "not made"; return; }
 	packages_install || return
+	packages_autopkgtest
 	packages_guests
 }
