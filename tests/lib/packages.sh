@@ -129,6 +129,12 @@ packages_in_tree() {
 	mkdir -p "$changes"
 	"$toolbox" run unshare --mount --propagation private -- bash "$checkout/tests/packages/in-tree" "$source" "$build" "$package_out/series" "$changes" >"$log" 2>&1 || :
 	packages_results "$log"
+	[ -e "$changes/fgdp.ko" ] || return 0
+	if timeout 600 "$checkout/tests/kunit/run" "$changes/fgdp.ko" >"$package_out/in-tree-kunit.log" 2>&1; then
+		pass "packages-in-tree-kunit ($(tail -n 1 "$package_out/in-tree-kunit.log"))"
+	else
+		fail packages-in-tree-kunit "see $package_out/in-tree-kunit.log"
+	fi
 }
 
 group_packages() {
