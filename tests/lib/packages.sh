@@ -94,7 +94,7 @@ packages_guests() {
 	# Emulated, AppArmor takes minutes to compile its profiles.
 	local append="apparmor=0 systemd.show_status=0 systemd.mask=apt-daily.timer systemd.mask=apt-daily-upgrade.timer systemd.mask=man-db.timer"
 	progress "packages: boot two guests from the copy"
-	if ! "$toolbox" run env -C "$checkout" cargo build --release --locked -p lab -p lab-agent -p fgdpd -p fgdpctl >"$package_out/lab.log" 2>&1; then
+	if ! "$toolbox" run env -C "$checkout" cargo build --release --locked --workspace >"$package_out/lab.log" 2>&1; then
 		fail packages-guests "$(grep -m 1 -E '^error' "$package_out/lab.log") (see $package_out/lab.log)"
 		return
 	fi
