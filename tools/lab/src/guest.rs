@@ -201,7 +201,7 @@ impl Guest {
 
     fn wait_for_socket(&self, what: &str, child: &mut Child, socket: &Path) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
-        while !socket.exists() {
+        while !listens(socket)? {
             let log = self.paths.state.join(format!("{}.{what}.log", self.name()));
             if let Some(status) = child.try_wait()? {
                 bail!(
@@ -435,10 +435,50 @@ impl Guest {
     }
 }
 
+/// True once a process listens at the socket. Its file is there before: whoever connects then is refused. A look into the
+/// kernel's list does not use up the one connection that virtiofsd takes. The list is of the main thread's network
+/// namespace, from which all children start.
+fn listens(socket: &Path) -> Result<bool> {
+    /// `__SO_ACCEPTCON` in the column of flags.
+    const ACCEPTS: u32 = 1 << 16;
+    let list = fs::read_to_string("/proc/self/net/unix")
+        .context("cannot read the kernel's list of sockets")?;
+    Ok(list.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let flags = words
+            .nth(3)
+            .and_then(|word| u32::from_str_radix(word, 16).ok());
+        // After the flags: type, state and inode.
+        flags.is_some_and(|flags| flags & ACCEPTS != 0)
+            && words.nth(3).map(Path::new) == Some(socket)
+    }))
+}
+
 fn end(children: Vec<Child>) {
     for mut child in children {
         // It may have ended by itself.
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_listens_only_while_somebody_has_it() {
+        let path = std::env::temp_dir().join(format!("lab-listens-{}", std::process::id()));
+        assert!(!listens(&path).unwrap());
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(listens(&path).unwrap());
+        let connected = UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(path.exists());
+        assert!(!listens(&path).unwrap());
+        drop(connected);
+        fs::remove_file(&path).unwrap();
     }
 }
