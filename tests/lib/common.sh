@@ -27,7 +27,7 @@ skip() { # skip NAME WHAT-IS-MISSING
 	echo "skipped $1: $2"
 }
 
-progress() { echo "== $*"; }
+progress() { printf '== [%d s] %s\n' "$SECONDS" "$*"; }
 
 lab() { "$lab_program" "$@"; }
 
