@@ -485,9 +485,13 @@ impl Family for AfFgdp {
         if flags & MSG_OOB != 0 {
             return Err(sk.stream_error(flags, Errno::OpNotSupp.into()));
         }
+        let gives = msg.asks_transfer()?;
+        if gives && flags & MSG_ZEROCOPY == 0 {
+            return Err(EINVAL);
+        }
         let sent = match sk.data().opened() {
             Some(conn) if flags & MSG_ZEROCOPY != 0 && conn.is_stream() && sk.is_zerocopy() => {
-                crate::grant::send(sk, conn, msg)
+                crate::grant::send(sk, conn, msg, gives)
             }
             Some(conn) => crate::tx::send(sk, conn, msg),
             // As TCP, which has EPIPE for a socket that never was connected.

@@ -12,8 +12,9 @@
 use crate::channel::Channel;
 use crate::conn::Connection;
 use crate::device::Device;
-use crate::proto::grant::{NoRun, Run};
+use crate::proto::grant::{FramePool, NoRun, Run, Unit};
 use crate::proto::wire::{EXTENT_FRAMES, FRAME_SHIFT, FRAME_SIZE, GRANT_MAX_FRAMES};
+use crate::storage::Storage;
 use crate::sys::mm::{self, Behind, Frames, NewArea, Owner, Write};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::errno::Errno;
@@ -45,6 +46,12 @@ fn offset(device: &Device, pfn: u32) -> u64 {
     (u64::from(pfn) << FRAME_SHIFT).wrapping_sub(device.slot_base())
 }
 
+/// Whether there are frames for the rings of the peer in `slot` when programs get `want` more: what
+/// is granted may not come back before something is read from a ring.
+fn leaves_some(pool: &FramePool<Storage<Unit>>, slot: u32, want: u64) -> bool {
+    pool.in_use(slot).saturating_add(want) <= pool.limit() / 4 * 3
+}
+
 impl Owner for Lender {
     fn is_gone(&self) -> bool {
         self.gone.load(Acquire)
@@ -61,7 +68,7 @@ impl Owner for Lender {
             return Write::InPlace;
         }
         // Under the lock: a channel dies before its frames are reclaimed.
-        if !self.channel.is_dead() {
+        if !self.channel.is_dead() && leaves_some(&pool, slot, 1) {
             match pool.alloc(slot, 1) {
                 Ok(pfn) => {
                     pool.map(pfn, 1);
@@ -78,8 +85,17 @@ impl Owner for Lender {
         Write::Own
     }
 
-    fn unmapped(&self, off: u64) {
-        self.device.pool.lock().unmap(self.pfn(off), 1);
+    fn bring(&self, want: usize) -> Option<Frames> {
+        let run = self.device.alloc_mapped(&self.channel, want, true).ok()?;
+        Some(Frames {
+            off: offset(&self.device, run.pfn),
+            count: run.frames as usize,
+        })
+    }
+
+    fn unmapped(&self, frames: Frames) {
+        let (pfn, count) = (self.pfn(frames.off), frames.count as u32);
+        self.device.pool.lock().unmap(pfn, count);
     }
 
     fn closed(&self) {
@@ -104,8 +120,9 @@ impl Device {
         }
     }
 
-    /// A run of frames for programs to map, `want` or fewer; asks for more if there is none.
-    fn alloc_mapped(self: &Arc<Self>, channel: &Channel, want: usize) -> Result<Run> {
+    /// A run of frames for programs to map, `want` or fewer; asks for more if there is none. `now`:
+    /// a short one is better than to wait.
+    fn alloc_mapped(self: &Arc<Self>, channel: &Channel, want: usize, now: bool) -> Result<Run> {
         let mut frames = u32::try_from(want).unwrap_or(EXTENT_FRAMES);
         frames = frames.min(EXTENT_FRAMES);
         frames = 1 << frames.max(1).ilog2();
@@ -114,21 +131,21 @@ impl Device {
         if channel.is_dead() {
             return Err(Errno::ConnReset.into());
         }
-        // Rings need some, too.
-        if pool.mapped(slot).saturating_add(want as u64) > pool.limit() / 4 * 3 {
+        if !leaves_some(&pool, slot, want as u64) {
             return Err(ENOMEM);
         }
         let mut units = None;
-        while frames != 0 {
+        let mut found = None;
+        while frames != 0 && found.is_none() {
             match pool.alloc(slot, frames) {
                 Ok(pfn) => {
                     pool.map(pfn, frames);
-                    return Ok(Run { pfn, frames });
+                    found = Some(Run { pfn, frames });
                 }
                 Err(NoRun::NeedExtent(n)) if units.is_none() => units = Some(n),
                 Err(_) => {}
             }
-            if units.is_some() {
+            if units.is_some() && !now {
                 // A whole extent is better than many small runs.
                 break;
             }
@@ -138,8 +155,10 @@ impl Device {
         if let Some(units) = units {
             channel.need_units.store(units, Release);
         }
-        self.kick_ctl();
-        Err(EAGAIN)
+        if found.is_none() || units.is_some() {
+            self.kick_ctl();
+        }
+        found.ok_or(EAGAIN)
     }
 }
 
@@ -228,7 +247,7 @@ pub(crate) fn map(sk: &AnySock, conn: &Connection, area: &NewArea<'_>) -> Result
         let missing = area.pages() - taken.count;
         taken.runs.reserve(1, GFP_KERNEL)?;
         let run = sk.wait(&mut timeo, || {
-            let try_alloc = || match device.alloc_mapped(&conn.channel, missing) {
+            let try_alloc = || match device.alloc_mapped(&conn.channel, missing, false) {
                 Err(e) if e == EAGAIN => None,
                 result => Some(result),
             };
@@ -266,16 +285,19 @@ pub(crate) fn map(sk: &AnySock, conn: &Connection, area: &NewArea<'_>) -> Result
 struct Send<'a> {
     sk: &'a AnySock,
     conn: &'a Connection,
+    /// What is granted is not the program's any more.
+    gives: bool,
     call: Option<u32>,
 }
 
 impl<'a> Send<'a> {
-    fn new(sk: &'a AnySock, conn: &'a Connection) -> Result<Self> {
+    fn new(sk: &'a AnySock, conn: &'a Connection, gives: bool) -> Result<Self> {
         conn.collect_grants();
         conn.reserve_call()?;
         Ok(Self {
             sk,
             conn,
+            gives,
             call: None,
         })
     }
@@ -345,6 +367,10 @@ impl<'a> Send<'a> {
             published?;
             return Ok(Behind::Copy(len));
         }
+        if self.gives {
+            // Not before: bytes that are not granted are copied from there.
+            mm::take_away::<Lender>(addr, frames);
+        }
         Ok(behind)
     }
 }
@@ -358,13 +384,19 @@ impl Drop for Send<'_> {
     }
 }
 
-/// `sendmsg(2)` with `MSG_ZEROCOPY` on `sk`, which `conn` belongs to.
+/// `sendmsg(2)` with `MSG_ZEROCOPY` on `sk`, which `conn` belongs to. `gives`: the program has what
+/// was granted no more.
 ///
 /// # Errors
 ///
 /// `ENOBUFS` when too many such calls are not complete, or not told to be; otherwise as without the
 /// flag.
-pub(crate) fn send(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>) -> Result<usize> {
-    let mut send = Send::new(sk, conn)?;
+pub(crate) fn send(
+    sk: &AnySock,
+    conn: &Connection,
+    msg: &mut SendMsg<'_>,
+    gives: bool,
+) -> Result<usize> {
+    let mut send = Send::new(sk, conn, gives)?;
     tx::send_in_steps(sk, conn, msg, |msg| send.step(msg))
 }

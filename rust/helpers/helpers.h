@@ -30,6 +30,9 @@ enum fgdp_const {
 	FGDP_CONST_VM_FAULT_OOM = (__force int)VM_FAULT_OOM,
 	FGDP_CONST_VM_FAULT_SIGBUS = (__force int)VM_FAULT_SIGBUS,
 	FGDP_CONST_VM_FAULT_NOPAGE = (__force int)VM_FAULT_NOPAGE,
+	FGDP_CONST_VM_FAULT_FALLBACK = (__force int)VM_FAULT_FALLBACK,
+	/* Pages that an entry of the next level of page tables maps. */
+	FGDP_CONST_HUGE_PAGES = PMD_SIZE >> PAGE_SHIFT,
 	FGDP_CONST_WINDOW_PAGE = FGDP_MMAP_WINDOW >> PAGE_SHIFT,
 };
 
@@ -63,6 +66,9 @@ struct fgdp_area_ops {
 	/* Maps @page, or, if it is @present, lets it be written in place with 0. */
 	vm_fault_t (*fault)(struct fgdp_area *area, struct vm_fault *vmf, unsigned long page,
 			    bool write, bool present);
+	/* Maps a whole entry of the next level from @page on, or says FALLBACK. */
+	vm_fault_t (*huge_fault)(struct fgdp_area *area, struct vm_fault *vmf, unsigned long page,
+				 bool write);
 };
 
 struct completion;
@@ -109,6 +115,7 @@ int fgdp_helper_put_option(const void *value, size_t size, char *to, int *len);
 int fgdp_helper_sock_setsockopt(struct socket *sock, int level, int name, sockptr_t value,
 				unsigned int len);
 bool fgdp_helper_sock_zerocopy(const struct sock *sk);
+int fgdp_helper_msg_transfer(struct msghdr *msg);
 void fgdp_helper_put_zerocopy(struct msghdr *msg, u32 first, u32 last, bool copied);
 bool fgdp_helper_may_bind_reserved(void);
 
@@ -202,6 +209,7 @@ unsigned long fgdp_helper_area_page(const struct vm_area_struct *vma, unsigned l
 void fgdp_helper_zap_pages(struct file *file, unsigned long first, unsigned long pages);
 vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long ahead, unsigned long pfn,
 				  bool writable);
+vm_fault_t fgdp_helper_insert_huge(struct vm_fault *vmf, const void *addr, bool write);
 unsigned long fgdp_helper_pfn(const void *addr);
 unsigned long fgdp_helper_page_pfn(const struct page *page);
 

@@ -33,11 +33,29 @@ static vm_fault_t area_mkwrite(struct vm_fault *vmf)
 	return area->ops->fault(area, vmf, vmf->pgoff, true, true);
 }
 
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+static vm_fault_t area_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct fgdp_area *area = vma->vm_private_data;
+	unsigned long address = vmf->address & PMD_MASK;
+	unsigned long page;
+
+	if (order != PMD_ORDER || address < vma->vm_start || vma->vm_end - address < PMD_SIZE)
+		return VM_FAULT_FALLBACK;
+	page = vma->vm_pgoff + ((address - vma->vm_start) >> PAGE_SHIFT);
+	return area->ops->huge_fault(area, vmf, page, vmf->flags & FAULT_FLAG_WRITE);
+}
+#endif
+
 static const struct vm_operations_struct area_vm_ops = {
 	.open = area_open,
 	.close = area_close,
 	.fault = area_fault,
 	.pfn_mkwrite = area_mkwrite,
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+	.huge_fault = area_huge_fault,
+#endif
 };
 
 /* Why @vma cannot be an area, 0 if it can, or 1 if it can be a window. */
@@ -128,6 +146,28 @@ vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long ahead, uns
 	if (!writable)
 		flags &= ~VM_SHARED;
 	return vmf_insert_pfn_prot(vmf->vma, address, pfn, vm_get_page_prot(flags));
+}
+
+/*
+ * Maps an entry of the next level of page tables: memory without gaps that memremap()
+ * mapped at @addr. The caller's lock keeps others from making entries there, and what
+ * is there already is that memory.
+ */
+vm_fault_t fgdp_helper_insert_huge(struct vm_fault *vmf, const void *addr, bool write)
+{
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+	unsigned long pfn = vmalloc_to_pfn(addr);
+	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
+
+	if (!IS_ALIGNED(pfn, PMD_SIZE >> PAGE_SHIFT))
+		return VM_FAULT_FALLBACK;
+	/* Small pages stay small: their table would have to go. */
+	if (!pmd_none(pmd) && !pmd_leaf(pmd))
+		return VM_FAULT_FALLBACK;
+	return vmf_insert_pfn_pmd(vmf, pfn, write);
+#else
+	return VM_FAULT_FALLBACK;
+#endif
 }
 
 /* The frame number of memory that vmalloc() or memremap() mapped. */

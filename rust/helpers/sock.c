@@ -262,6 +262,24 @@ int fgdp_helper_put_option(const void *value, size_t size, char *to, int *len)
 	return 0;
 }
 
+/* Whether @msg asks for memory to be given away, or why not. */
+int fgdp_helper_msg_transfer(struct msghdr *msg)
+{
+	struct cmsghdr *cmsg;
+	bool transfer = false;
+
+	for_each_cmsghdr(cmsg, msg) {
+		if (!CMSG_OK(msg, cmsg))
+			return -EINVAL;
+		if (cmsg->cmsg_level != SOL_FGDP)
+			continue;
+		if (cmsg->cmsg_type != FGDP_TRANSFER || cmsg->cmsg_len != CMSG_LEN(0))
+			return -EINVAL;
+		transfer = true;
+	}
+	return transfer;
+}
+
 /* Calls @first to @last are complete: as the kernel tells for TCP. */
 void fgdp_helper_put_zerocopy(struct msghdr *msg, u32 first, u32 last, bool copied)
 {

@@ -12,6 +12,10 @@
 //! Lock order: `mmap_lock` or that of a mapping, the area's `pages`, then what the owner takes;
 //! page tables innermost.
 
+mod lend;
+
+pub(crate) use lend::{lend, take_away, Behind, Frames};
+
 use super::ffi;
 use super::shm::SlotMem;
 use core::any::TypeId;
@@ -23,14 +27,30 @@ use kernel::sync::atomic::{ordering::*, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 /// Pages that one fault maps at most: those of an entry of the next level of page tables.
-pub(super) const AROUND: usize = 512;
+pub(super) const AROUND: usize = ffi::fgdp_const_FGDP_CONST_HUGE_PAGES as usize;
+
+/// Bytes of so many pages.
+pub(super) const HUGE: u64 = (AROUND * PAGE_SIZE) as u64;
 
 /// Where the content of a page is.
 enum Backing {
     /// In the slot, at this offset.
     Frame(u64),
-    /// In memory of this guest alone, for ever.
+    /// In memory of this guest alone.
     Own(Page),
+    /// Nowhere: it was given away, and who touches it finds zeroes.
+    Nothing,
+}
+
+impl Backing {
+    /// Whether it is the frame at `off`.
+    fn is_frame(&self, off: u64) -> bool {
+        matches!(self, Self::Frame(at) if *at == off)
+    }
+
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
 }
 
 /// Where somebody who writes to a page writes.
@@ -51,8 +71,11 @@ pub(crate) trait Owner: Send + Sync + 'static {
     fn is_granted(&self, off: u64) -> bool;
     /// Somebody is about to write to the frame at `off`.
     fn write(&self, off: u64) -> Write;
-    /// The frame at `off` is not mapped any more.
-    fn unmapped(&self, off: u64);
+    /// At most `want` frames that were nobody's, for memory that has none; `None` if there are none
+    /// now.
+    fn bring(&self, want: usize) -> Option<Frames>;
+    /// The frames are not mapped any more.
+    fn unmapped(&self, frames: Frames);
     /// Nothing is mapped any more.
     fn closed(&self);
 }
@@ -65,6 +88,16 @@ struct Pages {
 
 // SAFETY: A file may be referred to from any thread; pages are plain data.
 unsafe impl Send for Pages {}
+
+impl Pages {
+    /// Takes `count` pages from `first` on off the page tables, all with a `count` of 0.
+    fn zap(&self, first: usize, count: usize) {
+        if let Some(file) = self.file {
+            // SAFETY: Under the lock a mapping is left, which holds the file.
+            unsafe { ffi::fgdp_helper_zap_pages(file.as_ptr(), first, count) };
+        }
+    }
+}
 
 /// The beginning of an area of whatever owner.
 #[repr(C)]
@@ -189,6 +222,7 @@ impl<O: Owner> Area<O> {
         open: Some(Self::open),
         close: Some(Self::close),
         fault: Some(Self::fault),
+        huge_fault: Some(Self::huge_fault),
     };
 
     /// # Safety
@@ -220,7 +254,7 @@ impl<O: Owner> Area<O> {
         pages.file = None;
         for backing in &pages.backing {
             if let Backing::Frame(off) = backing {
-                this.owner.unmapped(*off);
+                this.owner.unmapped(Frames::one(*off));
             }
         }
         drop(pages);
@@ -246,6 +280,9 @@ impl<O: Owner> Area<O> {
             return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
         }
         let Pages { backing, file } = &mut *pages;
+        if this.refill(backing, page).is_err() {
+            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_OOM;
+        }
         let Some(backing) = backing.get_mut(page) else {
             return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
         };
@@ -270,6 +307,8 @@ impl<O: Owner> Area<O> {
                 None => return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS,
             },
             Backing::Own(page) => page_pfn(page),
+            // It was refilled.
+            Backing::Nothing => return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS,
         };
         // SAFETY: A fault of a mapping that `area_start` made; the frame stays what it is as long
         // as the area, by the type's invariant, and a later change takes the entry out under the
@@ -299,6 +338,79 @@ impl<O: Owner> Area<O> {
         result
     }
 
+    /// # Safety
+    ///
+    /// Called for a fault in a mapping of the area, which has all pages of an entry of the next
+    /// level of page tables, from `first` on.
+    unsafe extern "C" fn huge_fault(
+        area: *mut ffi::fgdp_area,
+        vmf: *mut ffi::vm_fault,
+        first: usize,
+        write: bool,
+    ) -> u32 {
+        // SAFETY: The mapping keeps the area.
+        let this = unsafe { Self::of(area) };
+        let mut pages = this.pages.lock();
+        if this.owner.is_gone() {
+            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
+        }
+        if this.refill(&mut pages.backing, first).is_err() {
+            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_OOM;
+        }
+        match this.run_from(&pages.backing, first, write) {
+            // SAFETY: As in `fault`; the frames follow each other in memory.
+            Some(at) => unsafe { ffi::fgdp_helper_insert_huge(vmf, at.cast(), write) },
+            None => ffi::fgdp_const_FGDP_CONST_VM_FAULT_FALLBACK,
+        }
+    }
+
+    /// Where the run of [`AROUND`] frames is that is behind the pages from `first` on, if it is one,
+    /// and it may be written when that is wanted.
+    fn run_from(&self, backing: &[Backing], first: usize, write: bool) -> Option<*const u8> {
+        let pages = backing.get(first..first.checked_add(AROUND)?)?;
+        let Backing::Frame(off) = *pages.first()? else {
+            return None;
+        };
+        let frames = (off..).step_by(PAGE_SIZE);
+        let fits = frames
+            .zip(pages)
+            .all(|(at, page)| page.is_frame(at) && !(write && self.owner.is_granted(at)));
+        self.memory.whole(off, HUGE).filter(|_| fits)
+    }
+
+    /// Has something behind page `page` if it was given away, and behind those next to it.
+    fn refill(&self, backing: &mut [Backing], page: usize) -> Result {
+        if !backing.get(page).is_some_and(Backing::is_nothing) {
+            return Ok(());
+        }
+        // All of what one entry of the next level can map, if nothing of it is there.
+        let all = page - page % AROUND;
+        let missing = |from: usize| {
+            let pages = backing.iter().skip(from).take(AROUND);
+            pages.take_while(|page| page.is_nothing()).count()
+        };
+        let (first, want) = match missing(all) {
+            AROUND => (all, AROUND),
+            _ => (page, missing(page)),
+        };
+        if let Some(frames) = self.owner.bring(want) {
+            self.memory.clear(frames.off, frames.count * PAGE_SIZE);
+            let pages = backing.iter_mut().skip(first);
+            for (at, page) in frames.each().zip(pages) {
+                *page = Backing::Frame(at);
+            }
+        }
+        match backing.get_mut(page) {
+            // There are no frames, or not as many.
+            Some(missing @ Backing::Nothing) => {
+                let page = Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
+                *missing = Backing::Own(page);
+            }
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+
     /// Makes `backing` what a fault is to map.
     fn prepare(&self, backing: &mut Backing, write: bool) -> Result<Found> {
         let Backing::Frame(off) = *backing else {
@@ -322,7 +434,7 @@ impl<O: Owner> Area<O> {
                 *backing = Backing::Own(page);
             }
         }
-        self.owner.unmapped(off);
+        self.owner.unmapped(Frames::one(off));
         Ok(Found::Other)
     }
 
@@ -338,11 +450,7 @@ impl<O: Owner> Area<O> {
 
     /// Takes all pages off the page tables; the owner has said that they are gone. Sleeps.
     pub(crate) fn revoke(&self) {
-        let pages = self.pages.lock();
-        if let Some(file) = pages.file {
-            // SAFETY: Under the lock a mapping is left, which holds the file.
-            unsafe { ffi::fgdp_helper_zap_pages(file.as_ptr(), 0, 0) };
-        }
+        self.pages.lock().zap(0, 0);
     }
 }
 
@@ -358,89 +466,4 @@ enum Found {
 pub(super) fn page_pfn(page: &Page) -> usize {
     // SAFETY: The page is allocated.
     unsafe { ffi::fgdp_helper_page_pfn(page.as_ptr().cast()) }
-}
-
-/// Frames that follow each other in memory and in the slot.
-#[derive(Clone, Copy)]
-pub(crate) struct Frames {
-    /// Offset in the slot of the first one.
-    pub(crate) off: u64,
-    /// How many.
-    pub(crate) count: usize,
-}
-
-/// What is behind the caller's memory at some address.
-pub(crate) enum Behind {
-    /// Frames, which `lend` has lent: nobody writes to them any more.
-    Lent(Frames),
-    /// So many bytes that are to be copied.
-    Copy(usize),
-}
-
-/// Lends the frames behind the caller's memory from `addr` on, whole pages up to `len` bytes:
-/// `lend` gets the owner and a run of at most `max` frames, and says whether it did. Process
-/// context; sleeps.
-pub(crate) fn lend<O: Owner>(
-    addr: usize,
-    len: usize,
-    max: usize,
-    lend: impl FnOnce(&O, Frames) -> bool,
-) -> Behind {
-    let whole = len / PAGE_SIZE;
-    // What is left of a page that began before.
-    let rest = addr.wrapping_neg() % PAGE_SIZE;
-    if rest != 0 || whole == 0 {
-        return Behind::Copy(if rest == 0 { len } else { len.min(rest) });
-    }
-    // SAFETY: Process context.
-    let Some(vma) = NonNull::new(unsafe { ffi::fgdp_helper_lock_area(addr) }) else {
-        return Behind::Copy(len);
-    };
-    let mut left = 0;
-    // SAFETY: The lock keeps the mapping, and that keeps its area.
-    let (page, area) = unsafe {
-        let page = ffi::fgdp_helper_area_page(vma.as_ptr(), addr, &mut left);
-        (page, ffi::fgdp_helper_area_of(vma.as_ptr()))
-    };
-    // SAFETY: All areas begin with a head.
-    let behind = if unsafe { (*area.cast::<Head>()).owner } == TypeId::of::<O>() {
-        // SAFETY: Its owner is of this type.
-        let area = unsafe { Area::<O>::of(area) };
-        area.lend(page, whole.min(left).min(max), lend)
-    } else {
-        None
-    };
-    // SAFETY: Locked above.
-    unsafe { ffi::fgdp_helper_unlock_area(vma.as_ptr()) };
-    behind.unwrap_or(Behind::Copy(len.min(left.saturating_mul(PAGE_SIZE))))
-}
-
-impl<O: Owner> Area<O> {
-    /// Lends the run of frames from `first` on, at most `max`.
-    fn lend(
-        &self,
-        first: usize,
-        max: usize,
-        lend: impl FnOnce(&O, Frames) -> bool,
-    ) -> Option<Behind> {
-        let pages = self.pages.lock();
-        let frames = pages.backing.get(first..first.checked_add(max)?)?;
-        let Backing::Frame(off) = *frames.first()? else {
-            return Some(Behind::Copy(PAGE_SIZE));
-        };
-        let in_row = |(n, backing): &(usize, &Backing)| match backing {
-            Backing::Frame(at) => *at == off + (*n * PAGE_SIZE) as u64,
-            Backing::Own(_) => false,
-        };
-        let count = frames.iter().enumerate().take_while(in_row).count();
-        let run = Frames { off, count };
-        if !lend(&self.owner, run) {
-            return None;
-        }
-        if let Some(file) = pages.file {
-            // SAFETY: Under the lock a mapping is left, which holds the file.
-            unsafe { ffi::fgdp_helper_zap_pages(file.as_ptr(), first, count) };
-        }
-        Some(Behind::Lent(run))
-    }
 }

@@ -148,6 +148,11 @@ impl Whole {
     fn at(&self, off: u64, len: u64) -> Option<*mut u8> {
         self.0.as_ref()?.mapping.at(off, len)
     }
+
+    fn is_remapped(&self) -> bool {
+        let backing = self.0.as_ref().map(|unmap| &unmap.mapping.backing);
+        matches!(backing, Some(Backing::Remapped))
+    }
 }
 
 impl Drop for Whole {
@@ -162,11 +167,11 @@ impl Drop for Whole {
 ///
 /// # Invariants
 ///
-/// `[base, base + len)` lies inside what `_map` keeps mapped; `base` is aligned to 4.
+/// `[base, base + len)` lies inside what `map` keeps mapped; `base` is aligned to 4.
 struct Part {
     base: NonNull<u8>,
     len: u64,
-    _map: Arc<Whole>,
+    map: Arc<Whole>,
 }
 
 // SAFETY: As for `Mapping`.
@@ -176,12 +181,12 @@ unsafe impl Sync for Part {}
 
 impl Part {
     fn share(&self) -> Self {
-        let Self { base, len, _map } = self;
+        let Self { base, len, map } = self;
         // INVARIANT: As of `self`.
         Self {
             base: *base,
             len: *len,
-            _map: _map.clone(),
+            map: map.clone(),
         }
     }
 
@@ -204,7 +209,7 @@ impl Part {
         Ok(Self {
             base,
             len,
-            _map: map,
+            map: map,
         })
     }
 
@@ -216,6 +221,12 @@ impl Part {
         // SAFETY: Inside the mapping by the check and the type invariant, whose length fits
         // `isize`.
         Some(unsafe { self.base.as_ptr().add(off as usize) })
+    }
+
+    /// As `at`, if the physical memory has no gap there.
+    fn whole(&self, off: u64, len: u64) -> Option<*const u8> {
+        let at = self.at(off, len).filter(|_| self.map.is_remapped());
+        at.map(|p| p.cast_const())
     }
 
     #[inline]
@@ -331,6 +342,11 @@ impl SlotMem {
         self.0.at(off, len).map(|p| p.cast_const())
     }
 
+    /// Where `[off, off + len)` is mapped, if one run of frames is behind it.
+    pub(super) fn whole(&self, off: u64, len: u64) -> Option<*const u8> {
+        self.0.whole(off, len)
+    }
+
     /// Appends `[off, off + len)` to `bytes`; false if the range is outside or there is no memory.
     /// Sleeps.
     pub(crate) fn append_to(&self, off: u64, len: u32, bytes: &mut KVVec<u8>) -> bool {
@@ -425,6 +441,11 @@ impl GroupMem {
     /// Where `[off, off + len)` is mapped.
     pub(super) fn ptr(&self, off: u64, len: u64) -> Option<*const u8> {
         self.0.at(off, len).map(|p| p.cast_const())
+    }
+
+    /// Where `[off, off + len)` is mapped, if one run of frames is behind it.
+    pub(super) fn whole(&self, off: u64, len: u64) -> Option<*const u8> {
+        self.0.whole(off, len)
     }
 }
 

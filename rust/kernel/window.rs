@@ -13,7 +13,7 @@
 //! window's `pages`, page tables.
 
 use super::ffi;
-use super::mm::{page_pfn, Head, NewArea, AROUND};
+use super::mm::{page_pfn, Head, NewArea, AROUND, HUGE};
 use super::shm::GroupMem;
 use core::ptr::NonNull;
 use kernel::page::{Page, PAGE_SIZE};
@@ -95,6 +95,7 @@ impl<V: Viewer> Window<V> {
         open: Some(Self::open),
         close: Some(Self::close),
         fault: Some(Self::fault),
+        huge_fault: Some(Self::huge_fault),
     };
 
     /// Maps nothing yet; `base` is where page 0 will be in `memory`.
@@ -265,6 +266,36 @@ impl<V: Viewer> Window<V> {
             }
         }
         result
+    }
+
+    /// # Safety
+    ///
+    /// Called for a fault in a mapping of the window, which has all pages of an entry of the next
+    /// level of page tables, from `first` on.
+    unsafe extern "C" fn huge_fault(
+        area: *mut ffi::fgdp_area,
+        vmf: *mut ffi::vm_fault,
+        first: usize,
+        write: bool,
+    ) -> u32 {
+        // SAFETY: The mapping keeps the window.
+        let this = unsafe { Self::of(area) };
+        let first = first.wrapping_sub(FIRST);
+        let pages = this.pages.lock();
+        let shown = |n| pages.is_shown(n) && pages.own.get(&n).is_none();
+        // Who writes needs pages of its own.
+        let fits = !write && (first..first.saturating_add(AROUND)).all(shown);
+        match this.run(first, HUGE).filter(|_| fits) {
+            // SAFETY: As in `fault`; the frames follow each other in memory.
+            Some(at) => unsafe { ffi::fgdp_helper_insert_huge(vmf, at.cast(), false) },
+            None => ffi::fgdp_const_FGDP_CONST_VM_FAULT_FALLBACK,
+        }
+    }
+
+    /// Where `len` bytes from page `n` on are in the peer's slot, in one run of frames.
+    fn run(&self, n: usize, len: u64) -> Option<*const u8> {
+        let off = (n as u64).checked_mul(PAGE_SIZE as u64)?;
+        self.memory.whole(self.base.checked_add(off)?, len)
     }
 
     /// Where page `n` is in the peer's slot.

@@ -35,6 +35,21 @@ impl<'a> SendMsg<'a> {
         self.raw.msg_flags
     }
 
+    /// Whether ancillary data asks that memory be given away (`FGDP_TRANSFER`).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for other ancillary data of the family.
+    pub(crate) fn asks_transfer(&mut self) -> Result<bool> {
+        if self.raw.msg_controllen == 0 {
+            return Ok(false);
+        }
+        // SAFETY: The message is exclusively ours; the kernel copied its ancillary data.
+        let asks = unsafe { ffi::fgdp_helper_msg_transfer(self.raw) };
+        kernel::error::to_result(asks)?;
+        Ok(asks != 0)
+    }
+
     /// Bytes not yet taken.
     pub(crate) fn remaining(&mut self) -> usize {
         self.iter().len()

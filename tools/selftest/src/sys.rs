@@ -188,7 +188,7 @@ pub fn tcp_info(fd: BorrowedFd) -> Result<TcpInfo> {
     })
 }
 
-const SOL_FGDP: i32 = 0x4647;
+pub const SOL_FGDP: i32 = 0x4647;
 const FGDP_CARRY: i32 = 1;
 
 /// Whether FGDP carries the TCP socket.
@@ -277,7 +277,8 @@ pub fn recvmsg(fd: BorrowedFd, parts: &mut [IoSliceMut], flags: i32) -> Result<(
 /// Sends a descriptor over the Unix socket `fd`.
 pub fn send_fd(fd: BorrowedFd, what: BorrowedFd) -> Result<()> {
     let what = what.as_raw_fd();
-    ancillary::send(fd, &[0], libc::SOL_SOCKET, libc::SCM_RIGHTS, what).map(drop)
+    let kind = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    ancillary::send(fd, &[0], 0, kind, &what.to_ne_bytes()).map(drop)
 }
 
 /// Receives a descriptor from the Unix socket `fd`.
@@ -302,6 +303,30 @@ pub fn fork(body: impl FnOnce() -> i32) -> Result<Pid> {
             ForkResult::Child => libc::_exit(body()),
         }
     }
+}
+
+/// A copy of descriptor `number` of another process.
+pub fn descriptor_of(process: Pid, number: i32) -> Result<OwnedFd> {
+    // SAFETY: Both calls take numbers; what they give is a new descriptor.
+    unsafe {
+        let open = |result: libc::c_long| {
+            let fd = Errno::result(result)?;
+            Ok::<_, Errno>(OwnedFd::from_raw_fd(fd as i32))
+        };
+        let process = open(libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0))?;
+        open(libc::syscall(
+            libc::SYS_pidfd_getfd,
+            process.as_raw_fd(),
+            number,
+            0,
+        ))
+    }
+}
+
+/// Closes descriptor `number` in a child, whose other values may still name it.
+pub fn close(number: i32) -> Result<()> {
+    // SAFETY: The child does not use it any more.
+    Errno::result(unsafe { libc::close(number) }).map(drop)
 }
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);

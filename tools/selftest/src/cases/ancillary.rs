@@ -175,7 +175,7 @@ fn peek_off_server(ctx: &mut Ctx) -> Result<()> {
 
 fn send_client(ctx: &mut Ctx) -> Result<()> {
     let sock = settled_client(ctx)?;
-    let send = |level, kind| ancillary::send(sock.as_fd(), b"word", level, kind, 0);
+    let send = |level, kind| ancillary::send(sock.as_fd(), b"word", 0, (level, kind), &[0; 4]);
     want!(send(libc::SOL_SOCKET, 0x7fff), Err(Errno::EINVAL));
     // Others' levels do not matter, and a priority may be given to each message.
     want!(send(libc::SOL_UDP, 0x7fff), Ok(4));

@@ -7,6 +7,8 @@ mod close;
 mod connect;
 mod files;
 mod flags;
+mod give;
+mod large;
 mod many;
 mod memory;
 mod names;
@@ -16,6 +18,7 @@ mod process;
 mod records;
 mod shutdown;
 mod signals;
+mod strangers;
 mod stream;
 mod tcp;
 mod uring;
@@ -45,6 +48,9 @@ pub fn all() -> Vec<Case> {
         tcp::CASES,
         stream::CASES,
         zerocopy::CASES,
+        give::CASES,
+        large::CASES,
+        strangers::CASES,
         window::CASES,
         many::CASES,
     ]

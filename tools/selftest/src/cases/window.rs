@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Takes the next grant, waiting for it; it must have so many pages.
-fn take(sock: &Sock, pages: usize) -> Result<Received> {
+pub(super) fn take(sock: &Sock, pages: usize) -> Result<Received> {
     loop {
         let got = window::receive(sock.as_fd()).context("receive")?;
         same!(got.skip, 0);
@@ -48,12 +48,12 @@ fn take(sock: &Sock, pages: usize) -> Result<Received> {
     }
 }
 
-fn release(sock: &Sock, got: Received) -> Result<()> {
+pub(super) fn release(sock: &Sock, got: Received) -> Result<()> {
     window::release(sock.as_fd(), got.offset, got.length.into()).context("release")
 }
 
 /// A client that sends the pattern in grants of so many pages, each of memory of its own, and waits until all are back.
-fn send_pattern(ctx: &mut Ctx, grants: &[usize]) -> Result<()> {
+pub(super) fn send_pattern(ctx: &mut Ctx, grants: &[usize]) -> Result<()> {
     let sock = zerocopy(ctx)?;
     // Each of its own, as powers of two are whole.
     let mut all = Vec::new();

@@ -89,13 +89,13 @@ pub(super) fn completed(sock: &Sock, first: u32, last: u32) -> Result<bool> {
     Ok(copied)
 }
 
-fn idle_server(ctx: &mut Ctx) -> Result<()> {
+pub(super) fn idle_server(ctx: &mut Ctx) -> Result<()> {
     let _sock = ctx.accept_one()?;
     ctx.wait("done")
 }
 
 /// Reads the pattern to the end of the stream; says how much that was.
-fn read_pattern(ctx: &Ctx, sock: &Sock) -> Result<usize> {
+pub(super) fn read_pattern(ctx: &Ctx, sock: &Sock) -> Result<usize> {
     let mut buf = vec![0; 100_000];
     let mut got = 0;
     loop {
@@ -109,7 +109,7 @@ fn read_pattern(ctx: &Ctx, sock: &Sock) -> Result<usize> {
     }
 }
 
-fn reading_server(ctx: &mut Ctx) -> Result<()> {
+pub(super) fn reading_server(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.accept_one()?;
     let got = read_pattern(ctx, &sock)?;
     ctx.tell_value("read", got)?;
@@ -117,7 +117,7 @@ fn reading_server(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// Reads nothing before the client says so.
-fn waiting_server(ctx: &mut Ctx) -> Result<()> {
+pub(super) fn waiting_server(ctx: &mut Ctx) -> Result<()> {
     let sock = ctx.accept_one()?;
     ctx.wait("read")?;
     let got = read_pattern(ctx, &sock)?;
@@ -126,7 +126,7 @@ fn waiting_server(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// Ends the stream; the server must have read `bytes`.
-fn finish(ctx: &Ctx, sock: &Sock, bytes: usize) -> Result<()> {
+pub(super) fn finish(ctx: &Ctx, sock: &Sock, bytes: usize) -> Result<()> {
     sock.shutdown(libc::SHUT_WR)?;
     same!(ctx.wait_value("read")?, bytes.to_string());
     ctx.tell("done")

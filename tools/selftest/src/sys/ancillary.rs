@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::Result;
 
 use super::count;
@@ -43,26 +44,40 @@ pub fn recv(fd: BorrowedFd, buf: &mut [u8], flags: i32) -> Result<(usize, Vec<An
     }
 }
 
-/// `sendmsg(2)` of one buffer, with an int of `level` and `kind` beside it.
-pub fn send(fd: BorrowedFd, buf: &[u8], level: i32, kind: i32, value: i32) -> Result<usize> {
+/// `sendmsg(2)` of one buffer with `flags`, with data of `level` and `kind` beside it.
+pub fn send(
+    fd: BorrowedFd,
+    buf: &[u8],
+    flags: i32,
+    (level, kind): (i32, i32),
+    data: &[u8],
+) -> Result<usize> {
     let mut iov = libc::iovec {
         iov_base: buf.as_ptr().cast_mut().cast(),
         iov_len: buf.len(),
     };
     let mut room = Room([0; 256]);
+    if data.len() > 64 {
+        return Err(Errno::EMSGSIZE);
+    }
+    let len = data.len() as u32;
     // SAFETY: The header's pointers are to the locals above, which the kernel reads; the room has space for one header
-    // and an int (CMSG_SPACE(4) is 24).
+    // and the data, of which there is not more than 64 bytes.
     unsafe {
         let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
         msg.msg_iov = &mut iov;
         msg.msg_iovlen = 1;
         msg.msg_control = room.0.as_mut_ptr().cast();
-        msg.msg_controllen = libc::CMSG_SPACE(4) as _;
+        msg.msg_controllen = libc::CMSG_SPACE(len) as _;
         let head = libc::CMSG_FIRSTHDR(&msg);
         (*head).cmsg_level = level;
         (*head).cmsg_type = kind;
-        (*head).cmsg_len = libc::CMSG_LEN(4) as _;
-        libc::CMSG_DATA(head).cast::<i32>().write_unaligned(value);
-        count(libc::sendmsg(fd.as_raw_fd(), &msg, libc::MSG_NOSIGNAL))
+        (*head).cmsg_len = libc::CMSG_LEN(len) as _;
+        libc::CMSG_DATA(head).copy_from_nonoverlapping(data.as_ptr(), data.len());
+        count(libc::sendmsg(
+            fd.as_raw_fd(),
+            &msg,
+            flags | libc::MSG_NOSIGNAL,
+        ))
     }
 }

@@ -16,7 +16,10 @@ pub struct Lent {
     pages: usize,
 }
 
-/// Maps pages of a socket at an address of the kernel's choice.
+/// What the kernel can map by one entry of the next level of page tables, if it begins at a multiple of that.
+const HUGE: usize = 2 << 20;
+
+/// Maps pages of a socket, such that as many as possible can be mapped together.
 pub(super) fn mmap(
     fd: BorrowedFd,
     pages: usize,
@@ -25,15 +28,50 @@ pub(super) fn mmap(
     offset: usize,
 ) -> Result<*mut u8> {
     let len = pages * PAGE;
-    // SAFETY: A new mapping at an address of the kernel's choice.
-    let start = unsafe {
+    let room = if len < HUGE { len } else { len + HUGE };
+    // SAFETY: A new mapping, at an address of the kernel's choice or inside a reservation that is made here. What is
+    // left of that, before and behind the new mapping, is given back.
+    unsafe {
         let null = std::ptr::null_mut();
-        libc::mmap(null, len, prot, flags, fd.as_raw_fd(), offset as i64)
-    };
-    if start == libc::MAP_FAILED {
-        return Err(Errno::last());
+        let reserved = libc::mmap(
+            null,
+            room,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        if reserved == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let lead = if len < HUGE {
+            0
+        } else {
+            reserved.align_offset(HUGE)
+        };
+        let at = reserved.byte_add(lead);
+        let start = libc::mmap(
+            at,
+            len,
+            prot,
+            flags | libc::MAP_FIXED,
+            fd.as_raw_fd(),
+            offset as i64,
+        );
+        if start == libc::MAP_FAILED {
+            let why = Errno::last();
+            libc::munmap(reserved, room);
+            return Err(why);
+        }
+        if lead > 0 {
+            libc::munmap(reserved, lead);
+        }
+        let end = room - lead - len;
+        if end > 0 {
+            libc::munmap(at.byte_add(len), end);
+        }
+        Ok(start.cast())
     }
-    Ok(start.cast())
 }
 
 impl Lent {
@@ -119,6 +157,7 @@ pub struct Complete {
 }
 
 const FGDP_RECVERR: i32 = 2;
+pub const FGDP_TRANSFER: i32 = 6;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
 
