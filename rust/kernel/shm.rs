@@ -206,11 +206,7 @@ impl Part {
         }
         // INVARIANT: `at` checked the range; a mapping is page-aligned, so `base` is aligned as
         // `off` is.
-        Ok(Self {
-            base,
-            len,
-            map: map,
-        })
+        Ok(Self { base, len, map })
     }
 
     #[inline]
