@@ -53,14 +53,21 @@ pub fn enable(socket: impl AsFd) -> io::Result<()> {
 ///
 /// Those of `send(2)`; `ENOBUFS` when too many calls are not complete, or not told to be.
 pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    sys::send(
-        socket.as_fd(),
-        bytes,
-        libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL,
-    )
+    sys::send(socket.as_fd(), bytes, sys::SEND_FLAGS)
 }
 
-/// Calls of [`send`] whose memory the peer has given back.
+/// As [`send`], and the pages that it grants are the peer's until that gives them back: who looks at them here finds fresh ones,
+/// of zeros. That saves the copy that [`send`] makes of a page that is written again. What was copied stays as it is, and so
+/// does everything with a module that does not know of giving: after the call the bytes are for writing only.
+///
+/// # Errors
+///
+/// As those of [`send`]; `EINVAL` when the module refuses to give.
+pub fn give(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    sys::give(socket.as_fd(), bytes)
+}
+
+/// Calls of [`send`] and [`give`] whose memory the peer has given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// The first of them.

@@ -4,9 +4,11 @@
 use std::io::{Error, ErrorKind, Result};
 use std::mem::{size_of, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::{null_mut, NonNull};
 
-use crate::PAGE;
+mod map;
+pub(crate) mod socket;
+
+pub(crate) use map::Map;
 
 /// The numbers of `<linux/fgdp.h>`.
 pub(crate) const SOL_FGDP: i32 = 0x4647;
@@ -14,6 +16,7 @@ const FGDP_RECVERR: i32 = 2;
 pub(crate) const FGDP_WINDOW: i32 = 3;
 pub(crate) const FGDP_ZEROCOPY_RECEIVE: i32 = 4;
 pub(crate) const FGDP_ZEROCOPY_RELEASE: i32 = 5;
+const FGDP_TRANSFER: i32 = 6;
 pub(crate) const FGDP_MMAP_WINDOW: i64 = 1 << 40;
 
 /// The numbers of `<linux/errqueue.h>`.
@@ -86,6 +89,9 @@ pub(crate) fn set_option<T: Plain>(
     checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, from, len) })
 }
 
+/// The flags of a send that grants.
+pub(crate) const SEND_FLAGS: i32 = libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL;
+
 /// `send(2)`.
 pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], flags: i32) -> Result<usize> {
     // SAFETY: The kernel reads the slice.
@@ -93,7 +99,41 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], flags: i32) -> Result<usize
     usize::try_from(sent).map_err(|_| Error::last_os_error())
 }
 
-/// Room for one `struct sock_extended_err`, aligned as the kernel wants it.
+/// `sendmsg(2)` of what is given away.
+pub(crate) fn give(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<usize> {
+    // SAFETY: The slice is the caller's alone: the kernel may change it.
+    unsafe { give_raw(fd, bytes.as_mut_ptr(), bytes.len()) }
+}
+
+/// As [`give`].
+///
+/// # Safety
+///
+/// The program lets go of the content of the `len` bytes at `bytes` if they are mapped: the kernel looks whether they are.
+unsafe fn give_raw(fd: BorrowedFd<'_>, bytes: *mut u8, len: usize) -> Result<usize> {
+    let mut room = Room([0; 64]);
+    let mut iov = libc::iovec {
+        iov_base: bytes.cast(),
+        iov_len: len,
+    };
+    // SAFETY: All-zero is a valid message header; the control buffer is the local above, which has room for more than one
+    // header. The bytes are the caller's business.
+    let sent = unsafe {
+        let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = room.0.as_mut_ptr().cast();
+        msg.msg_controllen = libc::CMSG_SPACE(0) as _;
+        let head = libc::CMSG_FIRSTHDR(&msg);
+        (*head).cmsg_level = SOL_FGDP;
+        (*head).cmsg_type = FGDP_TRANSFER;
+        (*head).cmsg_len = libc::CMSG_LEN(0) as _;
+        libc::sendmsg(fd.as_raw_fd(), &msg, SEND_FLAGS)
+    };
+    usize::try_from(sent).map_err(|_| Error::last_os_error())
+}
+
+/// Room for one control message, aligned as the kernel wants it.
 #[repr(align(8))]
 struct Room([u8; 64]);
 
@@ -106,7 +146,9 @@ pub(crate) fn error_queue(fd: BorrowedFd<'_>) -> Result<libc::sock_extended_err>
         let mut msg: libc::msghdr = MaybeUninit::zeroed().assume_init();
         msg.msg_control = room.0.as_mut_ptr().cast();
         msg.msg_controllen = room.0.len() as _;
-        if libc::recvmsg(fd.as_raw_fd(), &mut msg, libc::MSG_ERRQUEUE) < 0 {
+        // Sockets that do not know the first flag would wait for bytes.
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        if libc::recvmsg(fd.as_raw_fd(), &mut msg, flags) < 0 {
             return Err(Error::last_os_error());
         }
         let head = libc::CMSG_FIRSTHDR(&msg);
@@ -124,77 +166,4 @@ pub(crate) fn error_queue(fd: BorrowedFd<'_>) -> Result<libc::sock_extended_err>
         return Err(ErrorKind::InvalidData.into());
     }
     Ok(error)
-}
-
-/// A mapping of a socket.
-///
-/// # Invariants
-///
-/// `start` is the start of `len` mapped bytes until the value is dropped.
-#[derive(Debug)]
-pub(crate) struct Map {
-    start: NonNull<u8>,
-    len: usize,
-    writable: bool,
-}
-
-// SAFETY: Memory is the same for all threads; it is written through `&mut` only.
-unsafe impl Send for Map {}
-// SAFETY: As above.
-unsafe impl Sync for Map {}
-
-impl Map {
-    /// Maps `len` bytes, in whole pages.
-    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, writable: bool, offset: i64) -> Result<Self> {
-        let len = len.next_multiple_of(PAGE);
-        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-        // SAFETY: A new mapping at a place of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                null_mut(),
-                len,
-                prot,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                offset,
-            )
-        };
-        match NonNull::new(start.cast::<u8>()) {
-            // INVARIANT: Mapped, until `drop`.
-            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Self {
-                start,
-                len,
-                writable,
-            }),
-            _ => Err(Error::last_os_error()),
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: By the type's invariant.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-
-    /// The `len` bytes at `at`, where the others may not be there.
-    pub(crate) fn part(&self, at: u64, len: usize) -> Option<&[u8]> {
-        let at = usize::try_from(at).ok()?;
-        if at.checked_add(len)? > self.len {
-            return None;
-        }
-        // SAFETY: By the type's invariant; inside. What a peer granted it does not write to: its kernel sees to that.
-        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), len) })
-    }
-
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        let len = if self.writable { self.len } else { 0 };
-        // SAFETY: By the type's invariant, and nobody else refers to it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) }
-    }
-}
-
-impl Drop for Map {
-    fn drop(&mut self) {
-        // SAFETY: By the type's invariant mapped; not used from now on.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-    }
 }

@@ -41,9 +41,7 @@ impl<'a> Window<'a> {
     /// `ENOTCONN`; `EBUSY` if there is one; `EOPNOTSUPP` for sockets of another kind.
     pub fn new<S: AsFd>(socket: &'a S) -> io::Result<Self> {
         let socket = socket.as_fd();
-        let len: u64 = sys::option(socket, sys::FGDP_WINDOW)?;
-        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let map = Map::new(socket, len, false, sys::FGDP_MMAP_WINDOW)?;
+        let map = map(socket)?;
         Ok(Self { socket, map })
     }
 
@@ -53,21 +51,50 @@ impl<'a> Window<'a> {
     ///
     /// Those of `getsockopt(2)`.
     pub fn next(&self) -> io::Result<Next<'_>> {
-        let got: Receive = sys::option(self.socket, sys::FGDP_ZEROCOPY_RECEIVE)?;
-        if got.length == 0 {
-            return Ok(match got.recv_skip_hint {
-                0 => Next::Nothing,
-                n => Next::Copied(n as usize),
-            });
-        }
-        let part = self.map.part(got.offset, got.length as usize);
-        let bytes = part.ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Next::Granted(Granted {
-            window: self,
-            offset: got.offset,
-            bytes,
-        }))
+        Ok(match take(self.socket, &self.map)? {
+            Taken::Granted(offset, bytes) => Next::Granted(Granted {
+                window: self,
+                offset,
+                bytes,
+            }),
+            Taken::Copied(n) => Next::Copied(n),
+            Taken::Nothing => Next::Nothing,
+        })
     }
+}
+
+/// What is next in the stream: granted bytes are at an offset of the mapping, and to be given back by [`release`].
+pub(crate) enum Taken<'m> {
+    Granted(u64, &'m [u8]),
+    Copied(usize),
+    Nothing,
+}
+
+/// Maps all of the window of `socket`.
+pub(crate) fn map(socket: BorrowedFd<'_>) -> io::Result<Map> {
+    let len: u64 = sys::option(socket, sys::FGDP_WINDOW)?;
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Map::new(socket, len, false, sys::FGDP_MMAP_WINDOW)
+}
+
+/// Takes what is next in the stream.
+pub(crate) fn take<'m>(socket: BorrowedFd<'_>, map: &'m Map) -> io::Result<Taken<'m>> {
+    let got: Receive = sys::option(socket, sys::FGDP_ZEROCOPY_RECEIVE)?;
+    if got.length == 0 {
+        return Ok(match got.recv_skip_hint {
+            0 => Taken::Nothing,
+            n => Taken::Copied(n as usize),
+        });
+    }
+    let part = map.part(got.offset, got.length as usize);
+    let bytes = part.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Taken::Granted(got.offset, bytes))
+}
+
+/// Gives back what was taken between `offset` and `length` bytes on.
+pub(crate) fn release(socket: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
+    let what = Release { offset, length };
+    sys::set_option(socket, sys::SOL_FGDP, sys::FGDP_ZEROCOPY_RELEASE, &what)
 }
 
 impl Deref for Granted<'_> {
@@ -87,12 +114,7 @@ impl fmt::Debug for Granted<'_> {
 
 impl Drop for Granted<'_> {
     fn drop(&mut self) {
-        let what = Release {
-            offset: self.offset,
-            length: self.bytes.len() as u64,
-        };
-        let option = sys::FGDP_ZEROCOPY_RELEASE;
         // It was taken, and fails only when the connection is over: then it is nobody's.
-        let _over = sys::set_option(self.window.socket, sys::SOL_FGDP, option, &what);
+        let _over = release(self.window.socket, self.offset, self.bytes.len() as u64);
     }
 }

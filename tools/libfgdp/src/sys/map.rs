@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Mappings of a socket.
+
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{null_mut, NonNull};
+
+use crate::PAGE;
+
+/// A mapping of a socket.
+///
+/// # Invariants
+///
+/// `start` is the start of `len` mapped bytes until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct Map {
+    start: NonNull<u8>,
+    len: usize,
+    writable: bool,
+}
+
+// SAFETY: Memory is the same for all threads; it is written through `&mut` only.
+unsafe impl Send for Map {}
+// SAFETY: As above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps `len` bytes, in whole pages.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, writable: bool, offset: i64) -> Result<Self> {
+        let len = len
+            .checked_next_multiple_of(PAGE)
+            .ok_or_else(|| Error::from_raw_os_error(libc::ENOMEM))?;
+        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: A new mapping at a place of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                null_mut(),
+                len,
+                prot,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                offset,
+            )
+        };
+        match NonNull::new(start.cast::<u8>()) {
+            // INVARIANT: Mapped, until `drop`.
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Self {
+                start,
+                len,
+                writable,
+            }),
+            _ => Err(Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: By the type's invariant.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The `len` bytes at `at`, where the others may not be there.
+    pub(crate) fn part(&self, at: u64, len: usize) -> Option<&[u8]> {
+        let at = usize::try_from(at).ok()?;
+        if at.checked_add(len)? > self.len {
+            return None;
+        }
+        // SAFETY: By the type's invariant; inside. What a peer granted it does not write to: its kernel sees to that.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), len) })
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = if self.writable { self.len } else { 0 };
+        // SAFETY: By the type's invariant, and nobody else refers to it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant mapped; not used from now on.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
