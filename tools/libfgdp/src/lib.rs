@@ -5,6 +5,8 @@
 //! by [`give`]; the peer's program reads them where they are, in a [`Window`]. What cannot be granted or shown is copied, and
 //! both sides are told so. The interface beneath, and when it pays, is described in
 //! `Documentation/networking/fgdp-zerocopy.rst`.
+//!
+//! Programs in C have the same in `include/fgdp.h`.
 
 mod memory;
 mod stream;

@@ -5,8 +5,11 @@ use std::io::{Error, ErrorKind, Result};
 use std::mem::{size_of, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+mod c;
 mod map;
 pub(crate) mod socket;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use map::Map;
 

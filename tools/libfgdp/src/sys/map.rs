@@ -2,6 +2,7 @@
 //! Mappings of a socket.
 
 use std::io::{Error, Result};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{null_mut, NonNull};
 
@@ -53,6 +54,11 @@ impl Map {
         }
     }
 
+    /// Leaves the mapping, and its end, to who has the pointer.
+    pub(super) fn into_raw(self) -> *mut u8 {
+        ManuallyDrop::new(self).start.as_ptr()
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: By the type's invariant.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
@@ -66,6 +72,12 @@ impl Map {
         }
         // SAFETY: By the type's invariant; inside. What a peer granted it does not write to: its kernel sees to that.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), len) })
+    }
+
+    /// Where `len` bytes at `bytes` are, if all of them are inside.
+    pub(super) fn offset_of(&self, bytes: *const u8, len: usize) -> Option<u64> {
+        let at = bytes.addr().checked_sub(self.start.as_ptr().addr())?;
+        (at.checked_add(len)? <= self.len).then_some(at as u64)
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
