@@ -20,7 +20,7 @@ help:
 	@echo 'make lab        boot two guests with FGDP and leave them running; then: tools/lab/lab exec a -- CMD'
 	@echo 'make modules    build build/fgdp.ko for the stock kernel; FLAVOUR=cloud-amd64|amd64, or KDIR=DIR for another'
 	@echo 'make tools      build the host programs into build/cargo/release'
-	@echo 'make deb        build the Debian packages fgdp-dkms, fgdpd and fgdp-tools into build/deb'
+	@echo 'make deb        build the Debian packages (module, daemon, tools, library) into build/deb'
 	@echo 'make fuzz       fuzz everything that parses shared memory or control messages'
 	@echo 'make check      style checks: rustfmt, clippy, checkpatch, where unsafe is allowed'
 	@echo 'make clean      remove build/ (the cache stays: tools/lab/toolbox clean)'

@@ -5,7 +5,7 @@
 
 IMAGE_KERNEL=cloud-amd64
 # What installing our packages brings in, and the kernel that an upgrade brings: downloaded, not installed.
-IMAGE_DOWNLOADS="dkms rustc rust-src bindgen openssl mokutil linux-source-7.2 linux-source-7.3"
+IMAGE_DOWNLOADS="dkms rustc rust-src bindgen openssl mokutil pkgconf libc6-dev linux-source-7.2 linux-source-7.3"
 IMAGE_NEXT_SERIES=7.3
 
 image_key() {
