@@ -61,6 +61,12 @@ load_again() { # load_again GUEST...
 	done
 }
 
+used_frames() { # used_frames GUEST PEER: frames of the guest's slot that are in use for the peer
+	guest "$1" awk -v peer="$(id_of "$2")" \
+		'NR == 1 { for (n = 1; n <= NF; n++) if ($n == "used_frames") at = n } index($0, peer) { print $at }' /proc/net/fgdp/peers
+}
+none_used() { [ "$(used_frames "$1" "$2")" = 0 ]; } # none_used GUEST PEER
+
 # Moves MiB both ways at once between two guests and checks every byte.
 transfer() { # transfer CLIENT SERVER MIB PORT [OPTIONS]
 	local client=$1 server=$2 mib=$3 port=$4 log=$out/transfer-$FGDP_LAB-$4 listener
