@@ -41,7 +41,7 @@ pub fn get(options: &Get) -> Result<()> {
 }
 
 /// Asks for bytes and writes them; how many there were.
-fn block(
+pub(crate) fn block(
     mut stream: &Stream,
     incoming: &mut Incoming<'_>,
     request: &Request,

@@ -9,6 +9,8 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod server;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::path::PathBuf;

@@ -29,7 +29,7 @@ pub fn serve(options: &Serve) -> Result<()> {
 }
 
 /// Answers all requests of a connection; what that was.
-fn answer(stream: &Stream, directory: &Path, bytes: usize) -> Result<String> {
+pub(crate) fn answer(stream: &Stream, directory: &Path, bytes: usize) -> Result<String> {
     let mut cache = Cache::new(stream, bytes);
     let mut requests = BufReader::new(stream);
     let mut opened: Option<(String, File)> = None;
