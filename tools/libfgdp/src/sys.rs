@@ -11,7 +11,7 @@ pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use map::Map;
+pub(crate) use map::{Map, Part};
 
 /// The numbers of `<linux/fgdp.h>`.
 pub(crate) const SOL_FGDP: i32 = 0x4647;

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::sys::{self, Map, Receive, Release};
+use crate::sys::{self, Map, Part, Receive, Release};
 
 /// A mapping of the peer's slot, in which granted pages are read. One for a socket.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Next<'w> {
 pub struct Granted<'w> {
     window: &'w Window<'w>,
     offset: u64,
-    bytes: &'w [u8],
+    part: Part<'w>,
 }
 
 impl<'a> Window<'a> {
@@ -41,7 +41,18 @@ impl<'a> Window<'a> {
     /// `ENOTCONN`; `EBUSY` if there is one; `EOPNOTSUPP` for sockets of another kind.
     pub fn new<S: AsFd>(socket: &'a S) -> io::Result<Self> {
         let socket = socket.as_fd();
-        let map = map(socket)?;
+        let map = map(socket, false)?;
+        Ok(Self { socket, map })
+    }
+
+    /// As [`Window::new`]; what is granted can be written, too ([`Granted::bytes_mut`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Window::new`].
+    pub fn new_writable<S: AsFd>(socket: &'a S) -> io::Result<Self> {
+        let socket = socket.as_fd();
+        let map = map(socket, true)?;
         Ok(Self { socket, map })
     }
 
@@ -52,10 +63,10 @@ impl<'a> Window<'a> {
     /// Those of `getsockopt(2)`.
     pub fn next(&self) -> io::Result<Next<'_>> {
         Ok(match take(self.socket, &self.map)? {
-            Taken::Granted(offset, bytes) => Next::Granted(Granted {
+            Taken::Granted(offset, part) => Next::Granted(Granted {
                 window: self,
                 offset,
-                bytes,
+                part,
             }),
             Taken::Copied(n) => Next::Copied(n),
             Taken::Nothing => Next::Nothing,
@@ -65,16 +76,16 @@ impl<'a> Window<'a> {
 
 /// What is next in the stream: granted bytes are at an offset of the mapping, and to be given back by [`release`].
 pub(crate) enum Taken<'m> {
-    Granted(u64, &'m [u8]),
+    Granted(u64, Part<'m>),
     Copied(usize),
     Nothing,
 }
 
 /// Maps all of the window of `socket`.
-pub(crate) fn map(socket: BorrowedFd<'_>) -> io::Result<Map> {
+pub(crate) fn map(socket: BorrowedFd<'_>, writable: bool) -> io::Result<Map> {
     let len: u64 = sys::option(socket, sys::FGDP_WINDOW)?;
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    Map::new(socket, len, false, sys::FGDP_MMAP_WINDOW)
+    Map::new(socket, len, writable, sys::FGDP_MMAP_WINDOW)
 }
 
 /// Takes what is next in the stream.
@@ -86,9 +97,10 @@ pub(crate) fn take<'m>(socket: BorrowedFd<'_>, map: &'m Map) -> io::Result<Taken
             n => Taken::Copied(n as usize),
         });
     }
+    // What the kernel shows it gives once, until it is given back.
     let part = map.part(got.offset, got.length as usize);
-    let bytes = part.ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Taken::Granted(got.offset, bytes))
+    let part = part.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Taken::Granted(got.offset, part))
 }
 
 /// Gives back what was taken between `offset` and `length` bytes on.
@@ -101,13 +113,21 @@ impl Deref for Granted<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.bytes
+        self.part.bytes()
+    }
+}
+
+impl Granted<'_> {
+    /// The bytes, to be written: what was written is this program's alone, and gone when it is given back. `None` without
+    /// [`Window::new_writable`].
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        self.part.bytes_mut()
     }
 }
 
 impl fmt::Debug for Granted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, len) = (self.offset, self.bytes.len());
+        let (from, len) = (self.offset, self.len());
         write!(f, "Granted({len} bytes at {from:#x})")
     }
 }
@@ -115,6 +135,6 @@ impl fmt::Debug for Granted<'_> {
 impl Drop for Granted<'_> {
     fn drop(&mut self) {
         // It was taken, and fails only when the connection is over: then it is nobody's.
-        let _over = release(self.window.socket, self.offset, self.bytes.len() as u64);
+        let _over = release(self.window.socket, self.offset, self.len() as u64);
     }
 }

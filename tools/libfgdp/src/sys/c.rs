@@ -189,7 +189,7 @@ pub unsafe extern "C" fn fgdp_window_open(fd: c_int) -> *mut Window {
     let socket = unsafe { socket(fd) };
     let window = socket.and_then(|socket| {
         let socket = socket.try_clone_to_owned()?;
-        let map = window::map(socket.as_fd())?;
+        let map = window::map(socket.as_fd(), false)?;
         Ok(Box::into_raw(Box::new(Window { socket, map })))
     });
     told(window, null_mut())
@@ -229,7 +229,10 @@ pub unsafe extern "C" fn fgdp_window_next(
     let next = next.and_then(|window| window::take(window.socket.as_fd(), &window.map));
     let next = next.map(|taken| {
         let (what, from, n) = match taken {
-            Taken::Granted(_, part) => (FGDP_GRANTED, part.as_ptr().cast(), part.len()),
+            Taken::Granted(_, part) => {
+                let bytes = part.bytes();
+                (FGDP_GRANTED, bytes.as_ptr().cast(), bytes.len())
+            }
             Taken::Copied(n) => (FGDP_COPIED, std::ptr::null(), n),
             Taken::Nothing => (FGDP_NOTHING, std::ptr::null(), 0),
         };

@@ -64,14 +64,18 @@ impl Map {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// The `len` bytes at `at`, where the others may not be there.
-    pub(crate) fn part(&self, at: u64, len: usize) -> Option<&[u8]> {
+    /// The `len` bytes at `at`, where the others may not be there. Nobody has a part of them already: the caller sees to that.
+    pub(crate) fn part(&self, at: u64, len: usize) -> Option<Part<'_>> {
         let at = usize::try_from(at).ok()?;
         if at.checked_add(len)? > self.len {
             return None;
         }
-        // SAFETY: By the type's invariant; inside. What a peer granted it does not write to: its kernel sees to that.
-        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), len) })
+        Some(Part {
+            // SAFETY: Inside the mapping.
+            start: unsafe { self.start.add(at) },
+            len,
+            map: self,
+        })
     }
 
     /// Where `len` bytes at `bytes` are, if all of them are inside.
@@ -84,6 +88,38 @@ impl Map {
         let len = if self.writable { self.len } else { 0 };
         // SAFETY: By the type's invariant, and nobody else refers to it.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) }
+    }
+}
+
+/// A part of a mapping that is one owner's.
+///
+/// # Invariants
+///
+/// `start` is the start of `len` bytes of the mapping, and no other part has any of them.
+pub(crate) struct Part<'m> {
+    start: NonNull<u8>,
+    len: usize,
+    map: &'m Map,
+}
+
+// SAFETY: As for `Map`.
+unsafe impl Send for Part<'_> {}
+// SAFETY: As for `Map`.
+unsafe impl Sync for Part<'_> {}
+
+impl Part<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: By the type's invariant. What a peer granted it does not write to: its kernel sees to that.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// `None` if the mapping is to be read only.
+    pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        if !self.map.writable {
+            return None;
+        }
+        // SAFETY: As above, and by the type's invariant nobody else refers to them.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
     }
 }
 
