@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 
 use crate::addr::Family;
+use crate::drain::{Arrived, ARRIVED_BYTES};
 use crate::job::{Job, Mode};
-use crate::pages::Lender;
+use crate::pages::Pages;
 use crate::report::{tell, Cpu, Event, Report, Samples};
 use crate::sock::Stream;
+use crate::source::Source;
 use crate::sys::Name;
 
 /// The clock is read once in so many bytes of a stream.
@@ -24,12 +26,16 @@ struct Seen {
     bytes: u64,
     ops: u64,
     samples: Samples,
+    arrived: Option<Arrived>,
     cpu: Cpu,
     server_cpu: Option<Cpu>,
 }
 
 /// Measures `job` for `time` and prints the result.
 pub fn measure(name: &Name, family: Family, job: Job, time: Duration) -> Result<()> {
+    if job.pages != Pages::default() && job.mode != Mode::Stream {
+        bail!("what is not copied is measured with --mode stream only");
+    }
     let seen = match job.mode {
         Mode::Stream => stream(name, &job, time)?,
         Mode::Rr => round_trips(name, &job, time)?,
@@ -48,6 +54,7 @@ pub fn measure(name: &Name, family: Family, job: Job, time: Duration) -> Result<
         bytes: seen.bytes,
         ops: seen.ops,
         latency_ns: seen.samples.latency(),
+        arrived: seen.arrived,
         cpu: seen.cpu,
         server_cpu: seen.server_cpu,
     }))
@@ -75,46 +82,39 @@ fn server_cpu(stream: &mut Stream) -> Result<Cpu> {
 
 fn stream(name: &Name, job: &Job, time: Duration) -> Result<Seen> {
     let mut stream = open(name, job)?;
-    let buf: Vec<u8> = (0..job.size).map(|i| (i % 251) as u8).collect();
-    let batch = (CLOCK_BYTES / buf.len()).max(1) as u64;
-    let mut lender = match job.pages.lend {
-        true => Some(Lender::new(&stream, &buf)?),
-        false => None,
-    };
-    let mut run = |time: Duration, stream: &mut Stream| -> Result<u64> {
+    let mut source = Source::new(&stream, job.size as usize, job.pages)?;
+    let batch = (CLOCK_BYTES / job.size as usize).max(1) as u64;
+    let mut run = |time: Duration| -> Result<u64> {
         let start = Instant::now();
         let mut ops = 0;
         while start.elapsed() < time {
             for _ in 0..batch {
-                match &mut lender {
-                    Some(lender) => lender.send(stream, buf.len())?,
-                    None => stream.write_all(&buf).context("send")?,
-                }
+                source.send(&mut stream)?;
             }
             ops += batch;
         }
+        // What is still on its way would be another's time.
+        source.settle(&stream)?;
         Ok(ops)
     };
-    let before = run(time / WARM_UP, &mut stream)?;
+    let before = run(time / WARM_UP)?;
     let cpu = Cpu::now()?;
     tell(&Event::Start)?;
     let start = Instant::now();
-    let ops = run(time, &mut stream)?;
+    let ops = run(time)?;
     // The time counts until the last byte has arrived.
     stream.finish()?;
-    let mut total = [0; 8];
+    let mut arrived = [0; ARRIVED_BYTES];
     stream
-        .read_exact(&mut total)
+        .read_exact(&mut arrived)
         .context("the server's count")?;
     let elapsed = start.elapsed();
     tell(&Event::End)?;
     let bytes = ops * u64::from(job.size);
-    let (sent, arrived) = (
-        (before + ops) * u64::from(job.size),
-        u64::from_le_bytes(total),
-    );
-    if arrived != sent {
-        bail!("{sent} bytes were sent, {arrived} arrived");
+    let arrived = Arrived::decode(&arrived);
+    let sent = (before + ops) * u64::from(job.size);
+    if arrived.bytes != sent {
+        bail!("{sent} bytes were sent, {} arrived", arrived.bytes);
     }
     let cpu = Cpu::since(cpu)?;
     let server_cpu = Some(server_cpu(&mut stream)?);
@@ -123,6 +123,7 @@ fn stream(name: &Name, job: &Job, time: Duration) -> Result<Seen> {
         bytes,
         ops,
         samples: Samples::default(),
+        arrived: Some(arrived),
         cpu,
         server_cpu,
     })
@@ -163,6 +164,7 @@ fn round_trips(name: &Name, job: &Job, time: Duration) -> Result<Seen> {
         bytes: ops * u64::from(job.size),
         ops,
         samples,
+        arrived: None,
         cpu,
         server_cpu,
     })
@@ -194,6 +196,7 @@ fn connects(name: &Name, job: &Job, time: Duration) -> Result<Seen> {
         bytes: 0,
         ops,
         samples,
+        arrived: None,
         cpu,
         server_cpu: None,
     })

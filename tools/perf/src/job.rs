@@ -5,8 +5,11 @@ use anyhow::{bail, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::pages::Pages;
+
 const MAGIC: u32 = 0x4647_5046;
-const MAX_SIZE: u32 = 16 << 20;
+/// The longest message.
+pub const MAX_SIZE: u32 = 64 << 20;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -28,34 +31,6 @@ pub struct Job {
     pub busy_poll: u32,
     pub sndbuf: u32,
     pub pages: Pages,
-}
-
-/// What of a stream is not copied, and what the receiver does with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Pages {
-    /// Send from memory that the socket lends (MSG_ZEROCOPY); fgdp only
-    #[arg(long)]
-    pub lend: bool,
-    /// Receive in a mapping of what was lent; fgdp only
-    #[arg(long)]
-    pub window: bool,
-    /// The receiver reads each line of 64 bytes
-    #[arg(long)]
-    pub look: bool,
-}
-
-impl Pages {
-    fn encode(self) -> u32 {
-        u32::from(self.lend) | (u32::from(self.window) << 1) | (u32::from(self.look) << 2)
-    }
-
-    fn decode(word: u32) -> Self {
-        Self {
-            lend: word & 1 != 0,
-            window: word & 2 != 0,
-            look: word & 4 != 0,
-        }
-    }
 }
 
 /// A job's size on the wire.
@@ -119,8 +94,8 @@ mod tests {
             sndbuf: 1 << 16,
             pages: Pages {
                 lend: true,
-                window: false,
                 look: true,
+                ..Pages::default()
             },
         };
         assert_eq!(Job::decode(&job.encode()).unwrap(), job);

@@ -6,13 +6,18 @@
 
 mod addr;
 mod client;
+mod consumer;
+mod drain;
+mod file;
 mod job;
+mod lender;
 mod pages;
 mod report;
 mod ring;
 mod server;
 mod shm;
 mod sock;
+mod source;
 mod sys;
 
 use std::process::ExitCode;
@@ -22,7 +27,8 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use addr::Family;
-use job::{Job, Mode, Pages};
+use job::{Job, Mode, MAX_SIZE};
+use pages::Pages;
 
 #[derive(Parser)]
 #[command(name = "fgdp-perf", version, about)]
@@ -87,7 +93,7 @@ struct What {
     #[arg(long, value_enum)]
     mode: Mode,
     /// Bytes of each write, or of each request and answer
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=16 << 20))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SIZE)))]
     size: u32,
     /// How long to measure, after a warm-up of a tenth of that
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]

@@ -9,6 +9,7 @@ use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeValLike;
 use serde::Serialize;
 
+use crate::drain::Arrived;
 use crate::job::Mode;
 
 /// A moment that an observer may want to know.
@@ -46,6 +47,9 @@ pub struct Report {
     /// Of one round trip or connection; none for a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ns: Option<Latency>,
+    /// Of a stream, with its warm-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<Arrived>,
     pub cpu: Cpu,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu: Option<Cpu>,

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 
+use crate::drain::drain;
 use crate::job::{Job, Mode, JOB_BYTES};
-use crate::pages;
 use crate::report::{tell, Cpu, Event};
 use crate::sock::Stream;
 use crate::sys::{self, Name};
@@ -28,21 +28,6 @@ pub fn serve(name: &Name) -> Result<()> {
         // A client that goes away or talks nonsense must not end the others' service.
         if let Err(error) = answer(stream, &mut buf) {
             eprintln!("fgdp-perf: client: {error:#}");
-        }
-    }
-}
-
-fn drain(stream: &mut Stream, buf: &mut [u8], looks: bool) -> Result<u64> {
-    let mut total = 0;
-    loop {
-        match stream.read(buf)? {
-            0 => return Ok(total),
-            n => {
-                if looks {
-                    pages::look(&buf[..n]);
-                }
-                total += n as u64;
-            }
         }
     }
 }
@@ -72,11 +57,7 @@ fn answer(mut stream: Stream, buf: &mut Vec<u8>) -> Result<()> {
         }
         return Ok(stream.write_all(&Cpu::since(start)?.encode())?);
     }
-    let total = if job.pages.window {
-        pages::drain(&mut stream, buf, job.pages.look)?
-    } else {
-        drain(&mut stream, buf, job.pages.look)?
-    };
-    stream.write_all(&total.to_le_bytes())?;
+    let arrived = drain(&mut stream, buf, job.pages)?;
+    stream.write_all(&arrived.encode())?;
     Ok(stream.write_all(&Cpu::since(start)?.encode())?)
 }

@@ -214,6 +214,7 @@ fn ask(pair: &mut Pair<'_>, job: &Job, time: Duration) -> Result<()> {
         bytes: ops * u64::from(job.size),
         ops,
         latency_ns: samples.latency(),
+        arrived: None,
         cpu: Cpu::since(cpu)?,
         server_cpu: None,
     }))

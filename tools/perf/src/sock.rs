@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::job::Job;
 use crate::sys::{self, Name};
@@ -25,7 +27,7 @@ impl Stream {
         let fd = self.0.as_fd();
         // Others than TCP have no such option and no such delay.
         match sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1) {
-            Ok(()) | Err(nix::Error::ENOPROTOOPT | nix::Error::EOPNOTSUPP) => {}
+            Ok(()) | Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => {}
             Err(error) => return Err(error).context("TCP_NODELAY"),
         }
         if job.busy_poll > 0 {
@@ -38,6 +40,27 @@ impl Stream {
             sys::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes).context("SO_SNDBUF")?;
         }
         Ok(())
+    }
+
+    /// Waits for one of `events`, or the end; what there is.
+    pub fn wait(&self, events: PollFlags) -> Result<PollFlags> {
+        let mut fds = [PollFd::new(self.0.as_fd(), events)];
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("poll"),
+                Ok(_) => break,
+            }
+        }
+        Ok(fds[0].revents().unwrap_or(PollFlags::empty()))
+    }
+
+    /// Whether all that the peer sent was read, and nothing more comes.
+    pub fn is_over(&self) -> nix::Result<bool> {
+        match sys::peek(self.0.as_fd()) {
+            Err(Errno::EAGAIN) => Ok(false),
+            result => result.map(|n| n == 0),
+        }
     }
 
     /// The peer reads the end of the stream.

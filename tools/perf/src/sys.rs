@@ -5,13 +5,14 @@ use std::ffi::c_int;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{bail, Context, Result};
 use nix::errno::Errno;
-use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
+use nix::sys::mman::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
 
 const NAME_MAX: usize = 128;
 
@@ -138,6 +139,15 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> nix::Result<usize> {
     Errno::result(n).map(|n| n as usize)
 }
 
+/// How many bytes `recv(2)` would give now, of one.
+pub fn peek(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+    let mut byte = [0u8];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: The kernel writes at most one byte.
+    let n = unsafe { libc::recv(fd.as_raw_fd(), byte.as_mut_ptr().cast(), 1, flags) };
+    Errno::result(n).map(|n| n as usize)
+}
+
 /// Sets an option that is an int.
 pub fn set_option(
     fd: BorrowedFd<'_>,
@@ -240,6 +250,56 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: The mapping is this value's by the type invariant, and nobody refers to it any more.
+        if let Err(error) = unsafe { munmap(self.base.cast(), self.len) } {
+            eprintln!("fgdp-perf: munmap: {error}");
+        }
+    }
+}
+
+/// New memory of this process alone, zeroed. Unlike a vector's it was never used before, whatever was freed.
+///
+/// # Invariants
+///
+/// `base` is the start of `len` mapped bytes that nobody else refers to, until the value is dropped.
+pub struct Private {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Private {
+    /// Maps `len` bytes.
+    pub fn new(len: usize) -> Result<Self> {
+        let size = NonZeroUsize::new(len).context("there is nothing to map")?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: A new mapping at an address of the kernel's choice disturbs no other.
+        let base = unsafe { mmap_anonymous(None, size, prot, MapFlags::MAP_PRIVATE) };
+        // INVARIANT: Mapped now, and unmapped by `drop`.
+        Ok(Self {
+            base: base.context("mmap")?.cast(),
+            len,
+        })
+    }
+}
+
+impl Deref for Private {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: By the type's invariant.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Private {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: By the type's invariant.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is this value's by the type's invariant; nobody refers to it any more.
         if let Err(error) = unsafe { munmap(self.base.cast(), self.len) } {
             eprintln!("fgdp-perf: munmap: {error}");
         }
