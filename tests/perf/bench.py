@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import insn
 import report
+import zerocopy
+from client import ask, observe
 from lab import BUILD, PERF, Failed, Lab, may_be_alone, say
 
 PORT = 7000
@@ -65,11 +67,15 @@ class Results:
 
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/perf/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 5 minutes: fewer sizes, short runs")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, short runs")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is repeated [3]")
     parser.add_argument("--seconds", type=float, help="length of one measurement [1.5, quick 0.7]")
     parser.add_argument("--no-tap", action="store_true", help="leave TCP over tap and a bridge out")
     parser.add_argument("--no-insn", action="store_true", help="do not count guest instructions")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--zerocopy", action="store_true", help="measure zero copy alone")
+    part.add_argument("--no-zerocopy", action="store_true", help="leave zero copy out")
+    parser.add_argument("--slot", type=int, default=256, help="MiB that a guest has to lend [256]")
     parser.add_argument("--no-build", action="store_true", help="measure what was built last")
     parser.add_argument("--share", action="store_true",
                         help="let other programs of the host take the guests' CPUs while something is measured")
@@ -83,43 +89,6 @@ def arguments():
     args.streams = [64, 65536] if args.quick else [64, 1024, 16384, 65536, 1048576]
     args.rrs = [64, 1024] if args.quick else [64, 1024, 16384]
     return args
-
-
-def ask(path, args, mode, size):
-    """One measurement: the client's result, and the CPU time that the host spent meanwhile."""
-    command = [PERF, "client", "--family", path.family, "--addr", path.addr, "--mode", mode,
-               "--size", size, "--seconds", args.seconds]
-    if path.poll:
-        command += ["--busy-poll", path.poll]
-    path.lab.set_inet(path.inet)
-    with path.lab.alone() if args.alone else contextlib.nullcontext():
-        return observe(path.lab, path.lab.start("a", *command), path.guests, args.seconds)
-
-
-def observe(lab, client, guests, seconds):
-    signal.alarm(int(seconds * 3) + 40)
-    result, start, cpu = None, None, None
-    try:
-        for line in client.stdout:
-            event = json.loads(line)
-            match event["event"]:
-                case "start":
-                    start = lab.cpu_seconds(guests)
-                case "end" if start is not None:
-                    cpu = lab.cpu_seconds(guests) - start
-                case "result":
-                    result = event
-        client.wait()
-    except TimeoutError:
-        client.kill()
-        client.wait()
-        raise Failed("no result in time") from None
-    finally:
-        signal.alarm(0)
-        lab.background.remove(client)
-    if result is None or client.returncode != 0:
-        raise Failed(client.stderr.read().strip() or f"the client ended with {client.returncode}")
-    return result, cpu
 
 
 def note_stream(results, path, size, result, cpu):
@@ -205,23 +174,33 @@ def inside(lab, suffix=""):
             Path(f"lo{suffix}-carried", lab, "tcp", f"127.0.0.1:{PORT}", **to, inet=2)]
 
 
+def options(args):
+    """Of all guests with the module."""
+    out = ["--no-build"]
+    if args.module:
+        out += ["--module", args.module]
+    if args.module_params:
+        out += ["--module-params", args.module_params]
+    return out
+
+
+def boot_pair(args, pair):
+    """The path between two guests."""
+    say(f"booting two guests, TCP over a QEMU socket, {clock()}")
+    pair.up("--net", "stream", "--slot", str(args.slot), *options(args))
+    pair.serve("b", "fgdp", f"any:{PORT}")
+    return Path("fgdp", pair, "fgdp", f"{pair.guest_id('b')}:{PORT}")
+
+
 def boot(args, labs, results):
     pair, two, tap = labs
-    options = ["--no-build"]
-    if args.module:
-        options += ["--module", args.module]
-    if args.module_params:
-        options += ["--module-params", args.module_params]
     say(f"booting a guest with two CPUs, {clock()}")
-    two.up("--smp", "2", *options)
-    say(f"booting two guests, TCP over a QEMU socket, {clock()}")
-    pair.up("--net", "stream", *options)
+    two.up("--smp", "2", *options(args))
+    fgdp = boot_pair(args, pair)
     pair.serve("b", "tcp", f"10.77.0.2:{PORT}")
-    pair.serve("b", "fgdp", f"any:{PORT}")
-    peer = f"{pair.guest_id('b')}:{PORT}"
     paths = [Path("tcp-stream", pair, "tcp", f"10.77.0.2:{PORT}"),
-             Path("fgdp", pair, "fgdp", peer),
-             Path("fgdp-poll", pair, "fgdp", peer, poll=POLL_USEC),
+             fgdp,
+             Path("fgdp-poll", pair, "fgdp", fgdp.addr, poll=POLL_USEC),
              Path("carried", pair, "tcp", f"10.77.0.2:{PORT}", inet=1),
              Path("carried-poll", pair, "tcp", f"10.77.0.2:{PORT}", poll=POLL_USEC, inet=1),
              *inside(pair), *inside(two, "-2")]
@@ -258,7 +237,8 @@ def environment(args, pair):
     load = os.getloadavg()[0]
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
     return (f"{now}: {os.cpu_count()} x {cpu}, load {load:.1f}; accelerator {accel}, guests' kernel {kernel}, "
-            f"{args.rounds} rounds of {args.seconds} s, the guests' CPUs {'before' if args.alone else 'shared with'} others")
+            f"slots of {args.slot} MiB, {args.rounds} rounds of {args.seconds} s, "
+            f"the guests' CPUs {'before' if args.alone else 'shared with'} others")
 
 
 def main():
@@ -276,24 +256,41 @@ def main():
     results = Results()
     labs = Lab("bench"), Lab("bench-2", guests="a"), Lab("bench-tap")
     try:
-        paths = boot(args, labs, results)
-        where = environment(args, labs[0])
-        rounds(results, paths, args)
-        for lab in labs[1:]:
-            lab.down()
-        try:
-            floor(results, labs[0], args)
-        except (Failed, subprocess.TimeoutExpired) as error:
-            results.notes.append(f"shm-floor is left out: {error}")
-            say(results.notes[-1])
-        labs[0].down()
-        if not args.no_insn:
-            insn.count(results, args, labs[0])
+        where = measure_zerocopy(results, labs[0], args) if args.zerocopy else measure_all(results, labs, args)
     finally:
         for lab in labs:
             lab.down()
     say(f"done after {clock()}")
-    report.write(results, where, BUILD / "bench")
+    folder = BUILD / "bench"
+    report.write(results, where, folder, zerocopy.tables(results), zerocopy.targets(results))
+    if not args.no_zerocopy:
+        zerocopy.plot(results, folder)
+
+
+def measure_zerocopy(results, pair, args):
+    way = boot_pair(args, pair)
+    where = environment(args, pair)
+    zerocopy.measure(results, way, args)
+    return where
+
+
+def measure_all(results, labs, args):
+    paths = boot(args, labs, results)
+    where = environment(args, labs[0])
+    rounds(results, paths, args)
+    for lab in labs[1:]:
+        lab.down()
+    if not args.no_zerocopy:
+        zerocopy.measure(results, next(path for path in paths if path.name == "fgdp"), args)
+    try:
+        floor(results, labs[0], args)
+    except (Failed, subprocess.TimeoutExpired) as error:
+        results.notes.append(f"shm-floor is left out: {error}")
+        say(results.notes[-1])
+    labs[0].down()
+    if not args.no_insn:
+        insn.count(results, args, labs[0])
+    return where
 
 
 if __name__ == "__main__":

@@ -56,9 +56,13 @@ def table(rows):
         text = [[""] + paths]
         for size in sorted({size for size, _ in some}):
             text.append([human(size) if size else ""] + [cell(metric, some.get((size, path))) for path in paths])
-        widths = [max(map(len, column)) for column in zip(*text)]
-        lines += ["  " + "  ".join(word.rjust(width) for word, width in zip(line, widths)) for line in text]
+        lines += columns(text)
     return lines
+
+
+def columns(text):
+    widths = [max(map(len, column)) for column in zip(*text)]
+    return ["  " + "  ".join(word.rjust(width) for word, width in zip(line, widths)) for line in text]
 
 
 def bells(results):
@@ -88,8 +92,10 @@ COUNTERS = {
 
 
 def targets(results):
-    """What is to be reached, as ratios of medians of this run."""
+    """What is to be reached, as ratios of medians of this run: name, ours, the other, which side of what limit."""
     get = results.get
+    if not measured(results.rows()):
+        return []
 
     def best_tcp(metric, size, choose, what="median"):
         seen = [get(path, metric, size, what) for path in ("tcp-stream", "tcp-tap")]
@@ -104,7 +110,7 @@ def targets(results):
         seen = best_tcp(metric, size, min)
         return 1e6 / seen if seen else None
 
-    wanted = [
+    return [
         ("64 KiB stream, of the best TCP", get("fgdp", "stream", 65536), best_tcp("stream", 65536, max), ">=", 4),
         ("64 B stream, of the best TCP", get("fgdp", "stream", 64), best_tcp("stream", 64, max), ">=", 3),
         ("64 B round trip, blocking: median of TCP's minimum", get("fgdp", "rr", 64),
@@ -132,6 +138,9 @@ def targets(results):
         ("others, with the module: instructions per byte", get("other", "insn_per_kb", 65536),
          get("other-bare", "insn_per_kb", 65536), "<=", 1.02),
     ]
+
+
+def verdicts(wanted):
     lines = ["", "targets"]
     for name, ours, other, sign, limit in wanted:
         if not ours or not other:
@@ -143,35 +152,50 @@ def targets(results):
     return lines
 
 
-def plot(rows, folder):
-    """PNG and SVG by gnuplot, from files that it can read."""
-    for metric in ("stream", "rr", "cpu_per_gb"):
-        lines = []
-        for path in PATHS[:PLOTTED]:
-            some = sorted((row for row in rows if (row["path"], row["metric"]) == (path, metric)),
-                          key=lambda row: row["size"])
-            lines.append(f'"{path}"')
-            lines += [f"{row['size']} {row['median']} {row['min']} {row['max']}" for row in some] or ["NaN NaN NaN NaN"]
-            lines += ["", ""]
-        (folder / f"{metric}.dat").write_text("\n".join(lines))
+def measured(rows):
+    return any(row["metric"] == "stream" for row in rows)
+
+
+def data(rows, metric, paths, file):
+    """A block for each path, as gnuplot reads them."""
+    lines = []
+    for path in paths:
+        some = sorted((row for row in rows if (row["path"], row["metric"]) == (path, metric)),
+                      key=lambda row: row["size"])
+        lines.append(f'"{path}"')
+        lines += [f"{row['size']} {row['median']} {row['min']} {row['max']}" for row in some] or ["NaN NaN NaN NaN"]
+        lines += ["", ""]
+    file.write_text("\n".join(lines))
+
+
+def gnuplot(name, folder):
+    """PNG and SVG."""
     if not shutil.which("gnuplot"):
         say("no plot: gnuplot is missing (apt-get install gnuplot-nox)")
         return
-    script = Path(__file__).with_name("plot.gp")
+    script = Path(__file__).with_name(name)
     done = subprocess.run(["gnuplot", script], cwd=folder, check=False, text=True, capture_output=True)
     if done.returncode != 0:
         say(f"no plot: gnuplot: {done.stderr.strip()}")
 
 
-def write(results, where, folder):
+def plot(rows, folder):
+    for metric in ("stream", "rr", "cpu_per_gb"):
+        data(rows, metric, PATHS[:PLOTTED], folder / f"{metric}.dat")
+    gnuplot("plot.gp", folder)
+
+
+def write(results, where, folder, tables=(), wanted=()):
+    """All of it, with the lines `tables` and the targets `wanted` of a part."""
     rows = results.rows()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "latest.json").write_text(json.dumps(rows, indent=1) + "\n")
-    plot(rows, folder)
-    lines = [where, *table(rows), *bells(results), *targets(results)]
+    if measured(rows):
+        plot(rows, folder)
+    lines = [where, *table(rows), *bells(results), *tables, *verdicts([*targets(results), *wanted])]
     if results.notes:
         lines += ["", "notes", *(f"  {note}" for note in results.notes)]
     text = "\n".join(lines)
     (folder / "latest.txt").write_text(text + "\n")
     print(text)
-    print(f"\nresults: {folder}/latest.json, latest.txt, bench.png, bench.svg")
+    print(f"\nresults: {folder}/latest.json, latest.txt; plots bench and zerocopy, as .png and .svg")
