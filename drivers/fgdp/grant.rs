@@ -57,8 +57,9 @@ impl Owner for Lender {
         self.gone.load(Acquire)
     }
 
-    fn is_granted(&self, off: u64) -> bool {
-        self.device.pool.lock().is_granted(self.pfn(off))
+    fn writable(&self, frames: Frames) -> usize {
+        let (pfn, count) = (self.pfn(frames.off), frames.count as u32);
+        self.device.pool.lock().not_granted(pfn, count) as usize
     }
 
     fn write(&self, off: u64) -> Write {

@@ -67,8 +67,8 @@ pub(crate) enum Write {
 pub(crate) trait Owner: Send + Sync + 'static {
     /// Whether the memory is gone: who touches it gets SIGBUS.
     fn is_gone(&self) -> bool;
-    /// Whether nobody may write to the frame at `off`.
-    fn is_granted(&self, off: u64) -> bool;
+    /// How many of the frames come before the first one that nobody may write to.
+    fn writable(&self, frames: Frames) -> usize;
     /// Somebody is about to write to the frame at `off`.
     fn write(&self, off: u64) -> Write;
     /// At most `want` frames that were nobody's, for memory that has none; `None` if there are none
@@ -314,28 +314,52 @@ impl<O: Owner> Area<O> {
         // as the area, by the type's invariant, and a later change takes the entry out under the
         // lock that is held here.
         let result = unsafe { ffi::fgdp_helper_insert_pfn(vmf, 0, pfn, writable) };
-        // What came back from the peer together is written together: one fault does for all of it.
-        for ahead in 1..AROUND {
-            let next = page.checked_add(ahead).and_then(|n| pages.backing.get(n));
-            let Some(Backing::Frame(off)) = next.filter(|_| write && writable) else {
-                break;
-            };
-            let Some(at) = this.memory.ptr(*off, PAGE_SIZE as u64) else {
-                break;
-            };
-            if this.owner.is_granted(*off) {
-                break;
-            }
-            // SAFETY: As above; nobody has the frame, so it may be written.
-            let mapped = unsafe {
-                let pfn = ffi::fgdp_helper_pfn(at.cast());
-                ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, true)
-            };
-            if mapped != ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE {
-                break;
-            }
+        if write && writable {
+            // SAFETY: As above.
+            unsafe { this.map_ahead(&pages.backing, vmf, page) };
         }
         result
+    }
+
+    /// Maps what follows page `page`, to be written: what came back from the peer together is
+    /// written together, and one fault does for all of it.
+    ///
+    /// # Safety
+    ///
+    /// `vmf` is a fault of a mapping that `area_start` made, in page `page`; the lock of `backing`
+    /// is held.
+    unsafe fn map_ahead(&self, backing: &[Backing], vmf: *mut ffi::vm_fault, page: usize) {
+        let mut ahead = 1;
+        while ahead < AROUND {
+            let rest = backing.iter().skip(page.saturating_add(ahead));
+            let mut rest = rest.take(AROUND - ahead).peekable();
+            let Some(Backing::Frame(off)) = rest.peek() else {
+                return;
+            };
+            let off = *off;
+            let row = (off..).step_by(PAGE_SIZE).zip(rest);
+            let count = row.take_while(|(at, page)| page.is_frame(*at)).count();
+            let run = Frames { off, count };
+            let writable = self.owner.writable(run);
+            for at in run.each().take(writable) {
+                let Some(at) = self.memory.ptr(at, PAGE_SIZE as u64) else {
+                    return;
+                };
+                // SAFETY: The frame stays what it is as long as the area; nobody has it, so it may
+                // be written.
+                let mapped = unsafe {
+                    let pfn = ffi::fgdp_helper_pfn(at.cast());
+                    ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, true)
+                };
+                if mapped != ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE {
+                    return;
+                }
+                ahead += 1;
+            }
+            if writable < count {
+                return;
+            }
+        }
     }
 
     /// # Safety
@@ -371,10 +395,9 @@ impl<O: Owner> Area<O> {
         let Backing::Frame(off) = *pages.first()? else {
             return None;
         };
-        let frames = (off..).step_by(PAGE_SIZE);
-        let fits = frames
-            .zip(pages)
-            .all(|(at, page)| page.is_frame(at) && !(write && self.owner.is_granted(at)));
+        let run = Frames { off, count: AROUND };
+        let fits = run.each().zip(pages).all(|(at, page)| page.is_frame(at))
+            && (!write || self.owner.writable(run) == AROUND);
         self.memory.whole(off, HUGE).filter(|_| fits)
     }
 
@@ -417,7 +440,7 @@ impl<O: Owner> Area<O> {
             return Ok(Found::Same { writable: true });
         };
         if !write {
-            let writable = !self.owner.is_granted(off);
+            let writable = self.owner.writable(Frames::one(off)) == 1;
             return Ok(Found::Same { writable });
         }
         match self.owner.write(off) {

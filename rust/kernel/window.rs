@@ -15,6 +15,7 @@
 use super::ffi;
 use super::mm::{page_pfn, Head, NewArea, AROUND, HUGE};
 use super::shm::GroupMem;
+use crate::proto::grant::bitmap;
 use core::ptr::NonNull;
 use kernel::page::{Page, PAGE_SIZE};
 use kernel::prelude::*;
@@ -49,12 +50,6 @@ impl Pages {
         self.shown
             .get(page / 64)
             .is_some_and(|w| w >> (page % 64) & 1 != 0)
-    }
-
-    fn flip(&mut self, page: usize) {
-        if let Some(word) = self.shown.get_mut(page / 64) {
-            *word ^= 1 << (page % 64);
-        }
     }
 
     fn zap(&self, first: usize, count: usize) {
@@ -143,10 +138,10 @@ impl<V: Viewer> Window<V> {
             return false;
         };
         let mut pages = self.pages.lock();
-        if pages.gone || pages.file.is_none() || (first..end).any(|n| pages.is_shown(n)) {
+        if pages.gone || pages.file.is_none() || !bitmap::none(&pages.shown, first..end) {
             return false;
         }
-        (first..end).for_each(|n| pages.flip(n));
+        bitmap::flip(&mut pages.shown, first..end);
         true
     }
 
@@ -154,11 +149,7 @@ impl<V: Viewer> Window<V> {
     pub(crate) fn hide(&self, first: usize, count: usize) {
         let end = first.saturating_add(count).min(self.count);
         let mut pages = self.pages.lock();
-        for n in first..end {
-            if pages.is_shown(n) {
-                pages.flip(n);
-            }
-        }
+        bitmap::clear(&mut pages.shown, first..end);
         pages.zap(first, count);
         // Not before nobody sees them.
         let written = !pages.own.is_empty();
@@ -282,9 +273,12 @@ impl<V: Viewer> Window<V> {
         let this = unsafe { Self::of(area) };
         let first = first.wrapping_sub(FIRST);
         let pages = this.pages.lock();
-        let shown = |n| pages.is_shown(n) && pages.own.get(&n).is_none();
+        let run = first..first.saturating_add(AROUND);
+        let own = run
+            .clone()
+            .any(|n| !pages.own.is_empty() && pages.own.get(&n).is_some());
         // Who writes needs pages of its own.
-        let fits = !write && (first..first.saturating_add(AROUND)).all(shown);
+        let fits = !write && !own && bitmap::all(&pages.shown, run);
         match this.run(first, HUGE).filter(|_| fits) {
             // SAFETY: As in `fault`; the frames follow each other in memory.
             Some(at) => unsafe { ffi::fgdp_helper_insert_huge(vmf, at.cast(), false) },

@@ -10,40 +10,42 @@
 //!
 //! When a peer is gone, grants to it are void; what is mapped stays the program's.
 
+use core::ops::Range;
+
+use super::bitmap;
 use super::pool::{FramePool, State, Unit};
 use crate::proto::wire::EXTENT_FRAMES;
 
+/// A run of frames inside one unit: which one, and the frames there.
+#[derive(Clone, Copy)]
+struct Part {
+    unit: usize,
+    first: usize,
+    end: usize,
+}
+
+const UNIT: usize = EXTENT_FRAMES as usize;
+
+impl Part {
+    fn frames(self) -> Range<usize> {
+        self.first..self.end
+    }
+}
+
 impl Unit {
-    fn bit(&self, frame: u32) -> Option<(usize, u64)> {
-        let word = usize::try_from(frame / 64).ok()?;
-        (word < self.used.len()).then(|| (word, 1 << (frame % 64)))
+    fn grants_of(&self, part: Part) -> &[u16] {
+        self.grants.get(part.frames()).unwrap_or(&[])
     }
 
-    fn get(map: &[u64], at: (usize, u64)) -> bool {
-        map.get(at.0).is_some_and(|w| w & at.1 != 0)
-    }
-
-    fn flip(map: &mut [u64], at: (usize, u64)) {
-        if let Some(word) = map.get_mut(at.0) {
-            *word ^= at.1;
-        }
-    }
-
-    fn grants_of(&mut self, frame: u32) -> Option<&mut u16> {
-        self.grants.get_mut(usize::try_from(frame).ok()?)
+    fn grants_of_mut(&mut self, part: Part) -> &mut [u16] {
+        self.grants.get_mut(part.frames()).unwrap_or(&mut [])
     }
 
     /// True if one of `frames` frames from `at` on is mapped or granted.
     pub(super) fn is_alive(&self, at: u32, frames: u32) -> bool {
-        let end = at.saturating_add(frames);
-        (at..end).any(|frame| {
-            let granted = usize::try_from(frame)
-                .ok()
-                .and_then(|n| self.grants.get(n))
-                .is_some_and(|&n| n != 0);
-            let mapped = self.bit(frame).is_some_and(|b| Self::get(&self.mapped, b));
-            granted || mapped
-        })
+        let run = at as usize..at.saturating_add(frames) as usize;
+        let granted = self.grants.get(run.clone()).unwrap_or(&[]);
+        !bitmap::none(&self.mapped, run) || granted.iter().any(|&n| n != 0)
     }
 
     /// The peer is gone: what is mapped stays, nothing is granted.
@@ -58,8 +60,21 @@ impl Unit {
         self.state = State::Orphan;
     }
 
-    fn free_one(&mut self, bit: (usize, u64)) {
-        Self::flip(&mut self.used, bit);
+    /// Frees those frames of `part` that are neither mapped nor granted.
+    fn free_idle(&mut self, part: Part) {
+        for (n, mask) in bitmap::masks(part.frames()) {
+            let first = n.saturating_mul(64);
+            let grants = self.grants.get(first..first.saturating_add(64));
+            let granted = (0u32..)
+                .zip(grants.unwrap_or(&[]))
+                .fold(0, |word, (bit, &n)| {
+                    word | u64::from(n != 0).wrapping_shl(bit)
+                });
+            let mapped = self.mapped.get(n).copied().unwrap_or(u64::MAX);
+            if let Some(used) = self.used.get_mut(n) {
+                *used &= !(mask & !mapped & !granted);
+            }
+        }
         if self.state == State::Orphan && self.used.iter().all(|&w| w == 0) {
             *self = Self::default();
         }
@@ -67,101 +82,132 @@ impl Unit {
 }
 
 impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
-    fn place(&self, pfn: u32) -> Option<(usize, u32)> {
-        let at = pfn.checked_sub(self.first)?;
-        let unit = usize::try_from(at / EXTENT_FRAMES).ok()?;
-        Some((unit, at % EXTENT_FRAMES))
+    /// The parts of `frames` frames from `pfn` on; `None` if some are outside.
+    fn parts(&self, pfn: u32, frames: u32) -> Option<impl Iterator<Item = Part>> {
+        let first = usize::try_from(pfn.checked_sub(self.first)?).ok()?;
+        let end = first.checked_add(usize::try_from(frames).ok()?)?;
+        if end > self.units.as_ref().len().saturating_mul(UNIT) {
+            return None;
+        }
+        let units = first / UNIT..end.div_ceil(UNIT);
+        Some(units.map(move |unit| {
+            let start = unit.saturating_mul(UNIT);
+            Part {
+                unit,
+                first: first.saturating_sub(start),
+                end: end.saturating_sub(start).min(UNIT),
+            }
+        }))
     }
 
-    /// Runs `f` on each of `frames` frames from `pfn` on: its unit, its number there
-    /// and its bit. False, at the first for which `f` says so.
-    fn each(
+    /// Changes all parts of a run if `fits` says so of each; false, and nothing done,
+    /// if not.
+    fn change_run(
         &mut self,
         pfn: u32,
         frames: u32,
-        f: impl Fn(&mut Unit, u32, (usize, u64)) -> bool,
+        fits: impl Fn(&Unit, Part) -> bool,
+        change: impl Fn(&mut Unit, Part),
     ) -> bool {
-        let end = pfn.saturating_add(frames);
-        (pfn..end).all(|pfn| {
-            let Some((unit, frame)) = self.place(pfn) else {
-                return false;
-            };
-            let Some(unit) = self.units.as_mut().get_mut(unit) else {
-                return false;
-            };
-            match unit.bit(frame) {
-                Some(bit) => f(unit, frame, bit),
-                None => false,
+        let (Some(mut seen), Some(parts)) = (self.parts(pfn, frames), self.parts(pfn, frames))
+        else {
+            return false;
+        };
+        let units = self.units.as_ref();
+        if !seen.all(|part| units.get(part.unit).is_some_and(|unit| fits(unit, part))) {
+            return false;
+        }
+        for part in parts {
+            if let Some(unit) = self.units.as_mut().get_mut(part.unit) {
+                change(unit, part);
             }
-        })
+        }
+        true
     }
 
     /// A program maps frames in use that nobody has mapped or granted. False, and
     /// nothing done, if they are not such.
     pub fn map(&mut self, pfn: u32, frames: u32) -> bool {
-        let fit = self.each(pfn, frames, |unit, frame, bit| {
-            Unit::get(&unit.used, bit) && !unit.is_alive(frame, 1)
-        });
-        fit && self.each(pfn, frames, |unit, _, bit| {
-            Unit::flip(&mut unit.mapped, bit);
-            true
-        })
+        self.change_run(
+            pfn,
+            frames,
+            |unit, part| {
+                let idle = bitmap::none(&unit.mapped, part.frames())
+                    && unit.grants_of(part).iter().all(|&n| n == 0);
+                idle && bitmap::all(&unit.used, part.frames())
+            },
+            |unit, part| bitmap::flip(&mut unit.mapped, part.frames()),
+        )
     }
 
     /// Mapped frames are granted to the peer that they are lent to. False, and
     /// nothing done, if they are not mapped, or `peer` is not that peer.
     pub fn grant(&mut self, peer: u32, pfn: u32, frames: u32) -> bool {
-        let fit = self.each(pfn, frames, |unit, frame, bit| {
-            let lent = unit.peer == peer && unit.state == State::Accepted;
-            let room = unit.grants_of(frame).is_some_and(|n| *n != u16::MAX);
-            lent && room && Unit::get(&unit.mapped, bit)
-        });
-        fit && self.each(pfn, frames, |unit, frame, _| {
-            unit.grants_of(frame)
-                .map(|n| *n = n.saturating_add(1))
-                .is_some()
-        })
+        self.change_run(
+            pfn,
+            frames,
+            |unit, part| {
+                let lent = unit.peer == peer && unit.state == State::Accepted;
+                let room = unit.grants_of(part).iter().all(|&n| n != u16::MAX);
+                lent && room && bitmap::all(&unit.mapped, part.frames())
+            },
+            |unit, part| {
+                for n in unit.grants_of_mut(part) {
+                    *n = n.saturating_add(1);
+                }
+            },
+        )
     }
 
     /// The peer released a grant, or it is void. False, and nothing done, if the
     /// frames are not granted.
     pub fn release(&mut self, pfn: u32, frames: u32) -> bool {
-        let fit = self.each(pfn, frames, |unit, frame, _| {
-            unit.grants_of(frame).is_some_and(|n| *n != 0)
-        });
-        fit && self.each(pfn, frames, |unit, frame, bit| {
-            let Some(n) = unit.grants_of(frame) else {
-                return false;
-            };
-            *n = n.saturating_sub(1);
-            if *n == 0 && !Unit::get(&unit.mapped, bit) {
-                unit.free_one(bit);
-            }
-            true
-        })
+        self.change_run(
+            pfn,
+            frames,
+            |unit, part| unit.grants_of(part).iter().all(|&n| n != 0),
+            |unit, part| {
+                for n in unit.grants_of_mut(part) {
+                    *n = n.saturating_sub(1);
+                }
+                unit.free_idle(part);
+            },
+        )
     }
 
     /// The program does not map the frames any more. False, and nothing done, if it
     /// did not.
     pub fn unmap(&mut self, pfn: u32, frames: u32) -> bool {
-        let fit = self.each(pfn, frames, |unit, _, bit| Unit::get(&unit.mapped, bit));
-        fit && self.each(pfn, frames, |unit, frame, bit| {
-            Unit::flip(&mut unit.mapped, bit);
-            if unit.grants_of(frame).is_some_and(|n| *n == 0) {
-                unit.free_one(bit);
-            }
-            true
-        })
+        self.change_run(
+            pfn,
+            frames,
+            |unit, part| bitmap::all(&unit.mapped, part.frames()),
+            |unit, part| {
+                bitmap::flip(&mut unit.mapped, part.frames());
+                unit.free_idle(part);
+            },
+        )
     }
 
-    /// True if a peer may read the frame because it was granted: nobody may write to
-    /// it.
+    /// How many of `frames` frames from `pfn` on come before the first that was
+    /// granted: nobody may write to that one.
+    pub fn not_granted(&self, pfn: u32, frames: u32) -> u32 {
+        let mut count = 0u32;
+        for part in self.parts(pfn, frames).into_iter().flatten() {
+            let unit = self.units.as_ref().get(part.unit);
+            for &grants in unit.map_or(&[][..], |unit| unit.grants_of(part)) {
+                if grants != 0 {
+                    return count;
+                }
+                count = count.saturating_add(1);
+            }
+        }
+        count
+    }
+
+    /// True if a peer may read the frame because it was granted.
     pub fn is_granted(&self, pfn: u32) -> bool {
-        let grants = self.place(pfn).and_then(|(unit, frame)| {
-            let unit = self.units.as_ref().get(unit)?;
-            unit.grants.get(usize::try_from(frame).ok()?)
-        });
-        grants.is_some_and(|&n| n != 0)
+        self.parts(pfn, 1).is_some() && self.not_granted(pfn, 1) == 0
     }
 
     /// Frames lent to `peer` that programs map.

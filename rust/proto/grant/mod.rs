@@ -2,6 +2,7 @@
 //! Extents, the frames in them, and their way to the peer and back.
 
 mod accepted;
+pub mod bitmap;
 mod ledger;
 mod life;
 mod places;

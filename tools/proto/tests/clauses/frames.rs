@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use fgdp_proto::proto::grant::{Call, Entry, FramePool, Ledger, Notice, Run, Unit};
+use fgdp_proto::proto::grant::{bitmap, Call, Entry, FramePool, Ledger, Notice, Run, Unit};
 use fgdp_proto::proto::wire::EXTENT_FRAMES;
 use proptest::prelude::*;
 
@@ -23,10 +23,10 @@ enum Op {
     Offer(u32),
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    // Few frames, so that runs meet.
-    let at = || 0u32..12;
-    let n = || 1u32..5;
+/// Runs of up to `most` frames, among the first `frames`: few, so that they meet.
+fn op(frames: u32, most: u32) -> impl Strategy<Value = Op> {
+    let at = move || 0..frames;
+    let n = move || 1..=most;
     prop_oneof![
         4 => (1u32..3).prop_map(Op::Alloc),
         6 => (at(), n()).prop_map(|(a, n)| Op::Map(a, n)),
@@ -55,7 +55,8 @@ fn offer(pool: &mut FramePool<Vec<Unit>>, peer: u32) {
     }
 }
 
-fn run(ops: &[Op]) -> Result<(), TestCaseError> {
+/// Does `ops`, of which each allocation is of `size` frames.
+fn run(ops: &[Op], size: u32) -> Result<(), TestCaseError> {
     let mut pool = FramePool::new(vec![Unit::default(); UNITS as usize], FIRST, u64::MAX);
     let mut m = Model::new();
     for peer in 1..3 {
@@ -67,8 +68,8 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
     for op in ops {
         match *op {
             Op::Alloc(peer) => {
-                if let Ok(pfn) = pool.alloc(peer, 4) {
-                    for frame in pfn..pfn + 4 {
+                if let Ok(pfn) = pool.alloc(peer, size) {
+                    for frame in pfn..pfn + size {
                         let new = Frame {
                             peer,
                             ..Frame::default()
@@ -125,6 +126,12 @@ fn run(ops: &[Op]) -> Result<(), TestCaseError> {
         for (&pfn, frame) in &m {
             prop_assert_eq!(pool.is_granted(pfn), frame.grants > 0);
         }
+        let granted = m
+            .iter()
+            .find(|(_, f)| f.grants > 0)
+            .map(|(pfn, _)| pfn - FIRST);
+        let all = UNITS * EXTENT_FRAMES;
+        prop_assert_eq!(pool.not_granted(FIRST, all), granted.unwrap_or(all));
         for peer in 1..3 {
             let of = m.values().filter(|f| f.peer == peer);
             prop_assert_eq!(
@@ -157,8 +164,8 @@ proptest! {
     #![proptest_config(crate::cases(512))]
 
     #[test]
-    fn z_10_no_frame_is_free_and_granted_or_returned_twice(ops in prop::collection::vec(op(), 1..200)) {
-        run(&ops)?;
+    fn z_10_no_frame_is_free_and_granted_or_returned_twice(ops in prop::collection::vec(op(12, 4), 1..200)) {
+        run(&ops, 4)?;
     }
 
     #[test]
@@ -223,6 +230,35 @@ proptest! {
         }
         prop_assert_eq!(told.len(), calls as usize);
         prop_assert_eq!(ledger.bytes(), 0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn z_10_runs_of_bits_are_those_bits(map in any::<[u64; 4]>(), from in 0usize..260, len in 0usize..260) {
+        let run = from..from + len;
+        let bits = |map: &[u64; 4]| (0..256).map(|n| map[n / 64] >> (n % 64) & 1 != 0).collect::<Vec<_>>();
+        let before = bits(&map);
+        let inside = before.get(run.clone());
+        prop_assert_eq!(bitmap::all(&map, run.clone()), len == 0 || inside.is_some_and(|b| b.iter().all(|b| *b)));
+        prop_assert_eq!(bitmap::none(&map, run.clone()), len == 0 || inside.is_some_and(|b| b.iter().all(|b| !*b)));
+        let (mut flipped, mut cleared) = (map, map);
+        bitmap::flip(&mut flipped, run.clone());
+        bitmap::clear(&mut cleared, run.clone());
+        for (n, bit) in before.into_iter().enumerate() {
+            prop_assert_eq!(bits(&flipped)[n], bit ^ run.contains(&n));
+            prop_assert_eq!(bits(&cleared)[n], bit && !run.contains(&n));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::cases(48))]
+
+    /// Runs that cross the words of bitmaps, and the units.
+    #[test]
+    fn z_10_long_runs_do_not_differ(ops in prop::collection::vec(op(1100, 700), 1..60)) {
+        run(&ops, 256)?;
     }
 }
 
