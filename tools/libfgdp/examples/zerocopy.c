@@ -225,7 +225,7 @@ int main(int argc, char **argv)
 		if (fd < 0)
 			die("accept");
 		serve(fd);
-	} else if (argc == 4 && strcmp(argv[1], "connect") == 0) {
+	} else if (argc == 5 && strcmp(argv[1], "connect") == 0) {
 		fd = open_socket(argv[2], argv[3], &name);
 		if (connect(fd, (struct sockaddr *)&name, sizeof(name)) < 0)
 			die("connect");
