@@ -15,7 +15,7 @@ V ?= 0
 help:
 	@echo 'make setup      bring what the machine lacks into a tree under the cache directory (once, a few minutes)'
 	@echo 'make demo       set up, boot two guests, move files between them through shared pages, show how fast'
-	@echo 'make test       run all tests; ONLY=core|kunit|selftests|system|inet|packages runs one group'
+	@echo 'make test       run all tests; ONLY=core|kunit|selftests|system|inet|zerocopy|packages runs one group'
 	@echo 'make bench      measure FGDP beside TCP between the same two guests; results in build/bench'
 	@echo 'make lab        boot two guests with FGDP and leave them running; then: tools/lab/lab exec a -- CMD'
 	@echo 'make modules    build build/fgdp.ko for the stock kernel; FLAVOUR=cloud-amd64|amd64, or KDIR=DIR for another'

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Group selftests: every case over loopback in one guest, and between two guests in both directions. Sourced by tests/run.
 
+# Which cases: all, or those that FILTER says.
+filters=()
+[ -z "${FILTER-}" ] || filters=(--filter "$FILTER")
+
 run_loopback() { # run_loopback FAMILY [WHAT-IS-SPECIAL]
 	local name=loopback-$1${2:+-$2} status=0
 	progress "selftests: $name"
-	GUEST_TIMEOUT=1500 guest a "$bin/fgdp-selftest" loopback --family "$1" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
+	GUEST_TIMEOUT=1500 guest a "$bin/fgdp-selftest" loopback --family "$1" "${filters[@]}" >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
 	count_ktap "$name" "$out/$name.ktap"
 	if [ "$status" -gt 1 ]; then
 		fail "$name" "ended with status $status: $(tail -n 1 "$out/$name.err")"
@@ -18,7 +22,7 @@ run_pair() { # run_pair FAMILY CLIENT SERVER [WHAT-IS-SPECIAL]
 		--peer "$(id_of "$client")" >"$out/$name.server" 2>&1 &
 	pid=$!
 	GUEST_TIMEOUT=1500 guest "$client" "$bin/fgdp-selftest" client --family "$family" --control "$(address_of "$server"):7080" \
-		--peer "$(id_of "$server")" ${FILTER:+--filter "$FILTER"} >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
+		--peer "$(id_of "$server")" "${filters[@]}" >"$out/$name.ktap" 2>"$out/$name.err" || status=$?
 	count_ktap "$name" "$out/$name.ktap"
 	if [ "$status" -gt 1 ]; then
 		fail "$name" "ended with status $status: $(tail -n 1 "$out/$name.err" "$out/$name.server" | tr '\n' ' ')"

@@ -41,12 +41,12 @@ run_scenarios() { # run_scenarios FILE...
 	done
 }
 
-# Those of carried TCP are the group inet's.
+# Those of carried TCP are the group inet's, those of grants the group zerocopy's.
 group_system() {
 	local file files=()
 	for file in "$checkout"/tests/vm/*; do
 		case $(basename "$file") in
-		tcp-*) ;;
+		tcp-* | zerocopy-*) ;;
 		*) files+=("$file") ;;
 		esac
 	done
