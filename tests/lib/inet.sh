@@ -7,17 +7,22 @@ was_carried() { # was_carried NAME GUEST BEFORE: passes if the guest has carried
 }
 
 inet_selftests() {
-	local guest before
+	local guest before plain carried
 	progress "inet: boot two guests"
 	if ! lab_up --guests 2; then
 		fail inet "the lab does not come up (see $out/lab-up.log)"
 		return
 	fi
-	run_loopback tcp
-	inet_setting 2 || fail inet "the guests have no net.fgdp.inet"
-	before=$(counter a inet_carried)
-	run_loopback tcp carried
-	was_carried inet-loopback-carried a "$before"
+	inet_setting 0 && guest b sh -c 'echo 2 >/proc/sys/net/fgdp/inet' || fail inet "the guests have no net.fgdp.inet"
+	before=$(counter b inet_carried)
+	start_loopback a tcp
+	plain=$loopback
+	start_loopback b tcp carried
+	carried=$loopback
+	end_loopback "$plain" tcp
+	end_loopback "$carried" tcp carried
+	was_carried inet-loopback-carried b "$before"
+	inet_setting 1 || fail inet "net.fgdp.inet cannot be set"
 	for guest in a b; do
 		before=$(counter $guest inet_carried)
 		case $guest in
