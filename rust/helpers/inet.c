@@ -222,6 +222,28 @@ bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *
 	return (msg->msg_flags & MSG_ZEROCOPY) && !msg->msg_ubuf && sock_flag(sk, SOCK_ZEROCOPY);
 }
 
+/*
+ * The notification of a send with MSG_ZEROCOPY whose @size bytes are copied, and
+ * which says so; or NULL.
+ */
+struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size)
+{
+	struct ubuf_info *uarg = msg_zerocopy_realloc(sk, size, NULL, false);
+
+	if (uarg)
+		uarg_to_msgzc(uarg)->zerocopy = 0;
+	return uarg;
+}
+
+/* The send has returned: what was @sent is complete. */
+void fgdp_helper_zerocopy_end(struct ubuf_info *uarg, bool sent)
+{
+	if (sent)
+		net_zcopy_put(uarg);
+	else
+		net_zcopy_put_abort(uarg, true);
+}
+
 /* Whether the program or the kernel wants to know how many bytes a receive leaves. */
 bool fgdp_helper_tcp_wants_inq(const struct sock *sk, const struct msghdr *msg)
 {

@@ -22,12 +22,21 @@ pub(super) fn send(
     if path.is_plain() {
         return sk.tcp_send(msg, len);
     }
-    if msg.flags() & MSG_OOB != 0 || sk.wants_zerocopy(msg) || sk.is_tcp_needed() {
-        // Urgent data has its place among TCP's numbers, and completions are TCP's.
+    if msg.flags() & MSG_OOB != 0 || sk.is_tcp_needed() {
+        // Urgent data has its place among TCP's numbers.
         path.step_aside(sk);
         return sk.tcp_send(msg, len);
     }
     sk.check_control(msg)?;
+    let told = sk.will_tell_copied(msg, len)?;
+    let sent = send_all(path, sk, msg, len)?;
+    if let Some(told) = told.filter(|_| sent > 0) {
+        told.sent();
+    }
+    Ok(sent)
+}
+
+fn send_all(path: &Arc<Path>, sk: &TcpSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize> {
     let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
     let mut sent = 0usize;
     // A call with nothing to send has TCP's errors, too.

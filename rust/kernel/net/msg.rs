@@ -50,6 +50,11 @@ impl<'a> SendMsg<'a> {
         Ok(asks != 0)
     }
 
+    /// As if the caller had not set these `MSG_*`.
+    pub(super) fn clear_flags(&mut self, flags: u32) {
+        self.raw.msg_flags &= !flags;
+    }
+
     /// Bytes not yet taken.
     pub(crate) fn remaining(&mut self) -> usize {
         self.iter().len()

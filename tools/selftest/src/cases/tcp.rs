@@ -7,8 +7,10 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags as PollFlags;
 
+use super::zerocopy::{completed, ZEROCOPY};
 use crate::case::{Case, Ctx, Skipped};
 use crate::sock::Sock;
+use crate::sys::lent::completion;
 use crate::sys::{self, bpf};
 use crate::{same, want};
 
@@ -18,6 +20,7 @@ pub const CASES: &[Case] = &[
     Case::tcp("tcp_reuseport", reuseport_client, reuseport_server),
     Case::tcp("tcp_mptcp", mptcp_client, mptcp_server),
     Case::tcp("tcp_sockmap", sockmap_client, echo_server),
+    Case::tcp("tcp_zerocopy", zerocopy_client, echo_server),
 ];
 
 /// Answers what comes until the end of the stream.
@@ -182,4 +185,34 @@ fn sockmap_client(ctx: &mut Ctx) -> Result<()> {
     sock.shutdown(libc::SHUT_WR)?;
     sock.wait_for(PollFlags::EPOLLRDHUP)?;
     sock.expect_eof()
+}
+
+/// Each send with MSG_ZEROCOPY is told once, and the connection is carried as before.
+fn zerocopy_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    exchange(ctx, &sock, 0)?;
+    let carried = sys::carry(sock.as_fd()).unwrap_or(false);
+    let mut bytes = ctx.pattern(1).bytes(0, 100_000);
+    // Without the option the flag means nothing.
+    want!(sock.send_flags(&bytes[..10], ZEROCOPY), Ok(10));
+    want!(completion(sock.as_fd()), Err(Errno::EAGAIN));
+    same!(sock.recv_exact(10)?, &bytes[..10]);
+    sock.set(libc::SO_ZEROCOPY, 1).context("SO_ZEROCOPY")?;
+    want!(sock.send_flags(&[], ZEROCOPY), Ok(0));
+    let mut calls = 0;
+    for round in 0..3u8 {
+        bytes.fill(round);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let n = sock.send_flags(rest, ZEROCOPY).context("send")?;
+            let back = sock.recv_exact(n)?;
+            ensure!(back.iter().all(|byte| *byte == round), "other bytes came");
+            rest = &rest[n..];
+            calls += 1;
+        }
+    }
+    let copied = completed(&sock, 0, calls - 1)?;
+    ensure!(copied || !carried, "what a ring carries was not copied");
+    same!(sys::carry(sock.as_fd()).unwrap_or(false), carried);
+    exchange(ctx, &sock, 2)
 }

@@ -176,9 +176,13 @@ pub fn completion(fd: BorrowedFd) -> Result<Complete> {
         msg.msg_controllen = room.0.len() as _;
         Errno::result(libc::recvmsg(fd.as_raw_fd(), &mut msg, libc::MSG_ERRQUEUE))?;
         let cmsg = libc::CMSG_FIRSTHDR(&msg);
-        let want = (SOL_FGDP, FGDP_RECVERR);
+        let kinds = [
+            (SOL_FGDP, FGDP_RECVERR),
+            (libc::SOL_IP, libc::IP_RECVERR),
+            (libc::SOL_IPV6, libc::IPV6_RECVERR),
+        ];
         if cmsg.is_null()
-            || ((*cmsg).cmsg_level, (*cmsg).cmsg_type) != want
+            || !kinds.contains(&((*cmsg).cmsg_level, (*cmsg).cmsg_type))
             || msg.msg_flags & libc::MSG_ERRQUEUE == 0
         {
             return Err(Errno::EPROTO);
