@@ -44,6 +44,9 @@ fn client(ctx: &mut Ctx) -> Result<()> {
     want!(give(&sock, &memory.bytes()[..LEN]), Ok(LEN));
     ensure!(memory.bytes()[..LEN].iter().all(|b| *b == 0), "not zero");
     ctx.pattern(0).check(LEN as u64, &memory.bytes()[LEN..])?;
+    // Elsewhere it need not begin where large pages do.
+    want!(memory.move_to(2 * HUGE), Ok(()));
+    ctx.pattern(0).check(LEN as u64, &memory.bytes()[LEN..])?;
     // The new frames follow each other again.
     ctx.pattern(0).fill(0, &mut memory.bytes()[..LEN]);
     want!(give(&sock, &memory.bytes()[..LEN]), Ok(LEN));
