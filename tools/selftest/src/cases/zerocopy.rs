@@ -53,7 +53,7 @@ pub(super) fn lent(sock: &Sock, pages: usize) -> Result<Lent> {
 }
 
 /// Sends all of `buf`; how many calls that took.
-fn send_all(sock: &Sock, mut buf: &[u8]) -> Result<u32> {
+pub(super) fn send_all(sock: &Sock, mut buf: &[u8]) -> Result<u32> {
     let mut calls = 0;
     while !buf.is_empty() {
         let n = sock.send_flags(buf, ZEROCOPY).context("send")?;
