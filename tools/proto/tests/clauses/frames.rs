@@ -237,7 +237,7 @@ proptest! {
     #[test]
     fn z_10_runs_of_bits_are_those_bits(map in any::<[u64; 4]>(), from in 0usize..260, len in 0usize..260) {
         let run = from..from + len;
-        let bits = |map: &[u64; 4]| (0..256).map(|n| map[n / 64] >> (n % 64) & 1 != 0).collect::<Vec<_>>();
+        let bits = |map: &[u64; 4]| (0..256).map(|n| (map[n / 64] >> (n % 64)) & 1 != 0).collect::<Vec<_>>();
         let before = bits(&map);
         let inside = before.get(run.clone());
         prop_assert_eq!(bitmap::all(&map, run.clone()), len == 0 || inside.is_some_and(|b| b.iter().all(|b| *b)));
