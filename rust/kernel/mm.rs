@@ -388,8 +388,8 @@ impl<O: Owner> Area<O> {
         }
     }
 
-    /// Where the run of [`AROUND`] frames is that is behind the pages from `first` on, if it is one,
-    /// and it may be written when that is wanted.
+    /// Where the run of [`AROUND`] frames is that is behind the pages from `first` on, if it is
+    /// one, and it may be written when that is wanted.
     fn run_from(&self, backing: &[Backing], first: usize, write: bool) -> Option<*const u8> {
         let pages = backing.get(first..first.checked_add(AROUND)?)?;
         let Backing::Frame(off) = *pages.first()? else {

@@ -168,8 +168,8 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_trace_tcp_carry(self.raw(), reason) }
     }
 
-    /// If `msg` of `len` bytes wants to be told on the error queue when its pages are free: that they
-    /// were copied will be told, and `msg` wants it no more.
+    /// If `msg` of `len` bytes wants to be told on the error queue when its pages are free: that
+    /// they were copied will be told, and `msg` wants it no more.
     ///
     /// # Errors
     ///
@@ -323,8 +323,8 @@ impl TcpSock {
     }
 }
 
-/// The notification that what a send took was copied (`SO_EE_CODE_ZEROCOPY_COPIED`): told when it is
-/// dropped, or, if nothing was sent, never.
+/// The notification that what a send took was copied (`SO_EE_CODE_ZEROCOPY_COPIED`): told when it
+/// is dropped, or, if nothing was sent, never.
 pub(crate) struct Copied {
     told: NonNull<ffi::ubuf_info>,
     sent: bool,
