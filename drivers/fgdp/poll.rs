@@ -87,6 +87,37 @@ pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
     mask
 }
 
+/// What is seen of a carried connection.
+struct Seen {
+    readable: bool,
+    writable: bool,
+    fin: bool,
+}
+
+/// Looks at a connection of which both directions go by rings, in one step, and asks to be woken.
+/// `None` if it is not so, or has just changed: then each direction is looked at by itself.
+fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
+    let (write, copied, next) = (sk.write_seq(), sk.copied_seq(), sk.rcv_nxt());
+    let look = conn.carried(|proto, view, accepted| {
+        if proto.tx_path(view, write)? != TxPath::Ring {
+            return Ok(None);
+        }
+        let Source::Ring(avail) = proto.rx_source(view, accepted, copied, next)? else {
+            return Ok(None);
+        };
+        let size = proto.tx_ring().map_or(0, |r| r.bytes());
+        let enough = size / 4;
+        let writable = size == 0 || proto.tx_room() >= enough || proto.arm_space(view, enough)?;
+        let seen = Seen {
+            readable: is_enough(sk, proto, avail),
+            writable,
+            fin: proto.rx_fin(),
+        };
+        Ok((!proto.arm_data(view)?).then_some(seen))
+    });
+    look.ok().flatten()
+}
+
 /// The events of a TCP connection that may be carried: `mask` is TCP's view.
 pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
     if path.is_plain() {
@@ -96,6 +127,23 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
         return mask;
     };
     let down = sk.shutdown_mask();
+    if down & SEND_SHUTDOWN == 0 {
+        if let Some(seen) = on_rings(sk, conn) {
+            mask &= !WRITABLE;
+            if seen.writable {
+                mask |= WRITABLE;
+            } else {
+                conn.tx_short.store(true, Relaxed);
+            }
+            if seen.readable || seen.fin {
+                mask |= READABLE;
+            }
+            if seen.fin {
+                mask |= EPOLLRDHUP;
+            }
+            return mask;
+        }
+    }
     match path.tx_path(sk) {
         TxPath::Tcp | TxPath::Back => {}
         TxPath::Ring if down & SEND_SHUTDOWN == 0 => {

@@ -168,10 +168,11 @@ impl Conn {
         v: &View<'_, S, W>,
     ) -> Result<u32, Reason> {
         self.refresh_head(v)?;
-        Ok(self.tx_free())
+        Ok(self.tx_room())
     }
 
-    fn tx_free(&self) -> u32 {
+    /// As [`Conn::tx_space`], of what was seen last.
+    pub fn tx_room(&self) -> u32 {
         if self.tx.flags & (TX_FIN | TX_RST) != 0 || self.rx_reset() || !self.tx_on_ring() {
             return 0;
         }
@@ -186,7 +187,7 @@ impl Conn {
         at: u32,
         len: u32,
     ) -> Spans {
-        let len = len.min(self.tx_free().saturating_sub(at));
+        let len = len.min(self.tx_room().saturating_sub(at));
         let unread = self.tx.tail.wrapping_sub(self.tx.head);
         let in_group = self
             .tx
@@ -210,7 +211,7 @@ impl Conn {
         v: &View<'_, S, W>,
         len: u32,
     ) -> Option<Span> {
-        if len > self.tx_free() {
+        if len > self.tx_room() {
             return None;
         }
         let unread = self.tx.tail.wrapping_sub(self.tx.head);
@@ -234,7 +235,7 @@ impl Conn {
         n: u32,
     ) -> Result<Notify, Reason> {
         self.check()?;
-        let n = n.min(self.tx_free());
+        let n = n.min(self.tx_room());
         if n == 0 {
             return Ok(Notify::NO);
         }
@@ -395,7 +396,7 @@ impl Conn {
         v: &View<'_, S, W>,
         len: u32,
     ) -> bool {
-        let fits = Self::record_size(len).is_some_and(|size| size <= self.tx_free());
+        let fits = Self::record_size(len).is_some_and(|size| size <= self.tx_room());
         if self.kind != Kind::SeqPacket || !fits {
             return false;
         }
