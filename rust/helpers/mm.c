@@ -132,15 +132,23 @@ void fgdp_helper_zap_pages(struct file *file, unsigned long first, unsigned long
 			    (loff_t)pages << PAGE_SHIFT, 1);
 }
 
-/* Maps a page of the faulting mapping: that of the fault, or one that is @ahead of it. */
+/*
+ * Maps a page of the faulting mapping: that of the fault, or one that is @ahead of
+ * it in the same page table. What is behind that may be mapped by one entry of the
+ * next level, and so may this one be since the fault: under the caller's lock it
+ * stays as it is.
+ */
 vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long ahead, unsigned long pfn,
 				  bool writable)
 {
 	unsigned long address = vmf->address + (ahead << PAGE_SHIFT);
 	vm_flags_t flags = vmf->vma->vm_flags;
 
-	if (address >= vmf->vma->vm_end)
+	if (address >= vmf->vma->vm_end || ((address ^ vmf->address) & PMD_MASK))
 		return VM_FAULT_SIGBUS;
+	/* The access finds it, or faults once more. */
+	if (pmd_leaf(pmdp_get_lockless(vmf->pmd)))
+		return VM_FAULT_NOPAGE;
 
 	/* What is not to be written is mapped as if a write had to copy it. */
 	if (!writable)
