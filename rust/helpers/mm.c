@@ -33,7 +33,7 @@ static vm_fault_t area_mkwrite(struct vm_fault *vmf)
 	return area->ops->fault(area, vmf, vmf->pgoff, true, true);
 }
 
-#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 static vm_fault_t area_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -53,7 +53,7 @@ static const struct vm_operations_struct area_vm_ops = {
 	.close = area_close,
 	.fault = area_fault,
 	.pfn_mkwrite = area_mkwrite,
-#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 	.huge_fault = area_huge_fault,
 #endif
 };
@@ -163,7 +163,7 @@ vm_fault_t fgdp_helper_insert_pfn(struct vm_fault *vmf, unsigned long ahead, uns
  */
 vm_fault_t fgdp_helper_insert_huge(struct vm_fault *vmf, const void *addr, bool write)
 {
-#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 	unsigned long pfn = vmalloc_to_pfn(addr);
 	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
 
