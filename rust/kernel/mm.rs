@@ -316,7 +316,7 @@ impl<O: Owner> Area<O> {
         let result = unsafe { ffi::fgdp_helper_insert_pfn(vmf, 0, pfn, writable) };
         if write && writable {
             // SAFETY: As above.
-            unsafe { this.map_ahead(&pages.backing, vmf, page) };
+            unsafe { this.map_row(&pages.backing, vmf, page) };
         }
         result
     }
@@ -328,7 +328,7 @@ impl<O: Owner> Area<O> {
     ///
     /// `vmf` is a fault of a mapping that `area_start` made, in page `page`; the lock of `backing`
     /// is held.
-    unsafe fn map_ahead(&self, backing: &[Backing], vmf: *mut ffi::vm_fault, page: usize) {
+    unsafe fn map_row(&self, backing: &[Backing], vmf: *mut ffi::vm_fault, page: usize) {
         let mut ahead = 1;
         while ahead < AROUND {
             let rest = backing.iter().skip(page.saturating_add(ahead));
@@ -347,11 +347,7 @@ impl<O: Owner> Area<O> {
                 };
                 // SAFETY: The frame stays what it is as long as the area; nobody has it, so it may
                 // be written.
-                let mapped = unsafe {
-                    let pfn = ffi::fgdp_helper_pfn(at.cast());
-                    ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, true)
-                };
-                if mapped != ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE {
+                if !unsafe { map_ahead(vmf, ahead, at, true) } {
                     return;
                 }
                 ahead += 1;
@@ -483,6 +479,27 @@ enum Found {
     Same { writable: bool },
     /// Something else; it is writable.
     Other,
+}
+
+/// Maps the page at `at`, which is `ahead` pages behind that of a fault; false if it belongs to
+/// another fault.
+///
+/// # Safety
+///
+/// `vmf` is a fault of a mapping that `area_start` made. `at` is what page tables may show there, of
+/// `memremap` or `vzalloc`, and stays until its entry is taken out; it may be written if `writable`.
+pub(super) unsafe fn map_ahead(
+    vmf: *mut ffi::vm_fault,
+    ahead: usize,
+    at: *const u8,
+    writable: bool,
+) -> bool {
+    // SAFETY: By the function's contract.
+    let result = unsafe {
+        let pfn = ffi::fgdp_helper_pfn(at.cast());
+        ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, writable)
+    };
+    result == ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE
 }
 
 /// The number of the frame that a page is in.

@@ -13,7 +13,7 @@
 //! window's `pages`, page tables.
 
 use super::ffi;
-use super::mm::{page_pfn, Head, NewArea, AROUND, HUGE};
+use super::mm::{map_ahead, page_pfn, Head, NewArea, AROUND, HUGE};
 use super::shm::GroupMem;
 use crate::proto::grant::bitmap;
 use core::ptr::NonNull;
@@ -248,11 +248,7 @@ impl<V: Viewer> Window<V> {
                 break;
             };
             // SAFETY: As above.
-            let mapped = unsafe {
-                let pfn = ffi::fgdp_helper_pfn(at.cast());
-                ffi::fgdp_helper_insert_pfn(vmf, ahead, pfn, false)
-            };
-            if mapped != ffi::fgdp_const_FGDP_CONST_VM_FAULT_NOPAGE {
+            if !unsafe { map_ahead(vmf, ahead, at, false) } {
                 break;
             }
         }
