@@ -4,10 +4,13 @@
 
 use crate::conn::{Connection, Phase};
 use crate::inet::Path;
+use crate::proto::mem::View;
 use crate::proto::stream::{Conn, Source, TxPath};
+use crate::proto::wire::Reason;
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::consts::*;
 use crate::sys::net::tcp::TcpSock;
+use crate::sys::shm::{GroupMem, SlotMem};
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
 
@@ -87,6 +90,14 @@ pub(crate) fn events(sk: &AnySock, conn: &Connection) -> u32 {
     mask
 }
 
+/// Whether a quarter of the ring is free, or there is none yet, as was seen last; else asks to be
+/// told when it is, unless it is so by now.
+fn has_space(proto: &mut Conn, view: &View<'_, SlotMem, GroupMem>) -> Result<bool, Reason> {
+    let size = proto.tx_ring().map_or(0, |r| r.bytes());
+    let enough = size / 4;
+    Ok(size == 0 || proto.tx_room() >= enough || proto.arm_space(view, enough)?)
+}
+
 /// What is seen of a carried connection.
 struct Seen {
     readable: bool,
@@ -105,12 +116,9 @@ fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
         let Source::Ring(avail) = proto.rx_source(view, accepted, copied, next)? else {
             return Ok(None);
         };
-        let size = proto.tx_ring().map_or(0, |r| r.bytes());
-        let enough = size / 4;
-        let writable = size == 0 || proto.tx_room() >= enough || proto.arm_space(view, enough)?;
         let seen = Seen {
             readable: is_enough(sk, proto, avail),
-            writable,
+            writable: has_space(proto, view)?,
             fin: proto.rx_fin(),
         };
         Ok((!proto.arm_data(view)?).then_some(seen))
@@ -148,10 +156,8 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
         TxPath::Tcp | TxPath::Back => {}
         TxPath::Ring if down & SEND_SHUTDOWN == 0 => {
             let look = conn.with(|proto, view| {
-                let size = proto.tx_ring().map_or(0, |r| r.bytes());
-                let free = proto.tx_space(view)?;
-                let enough = size / 4;
-                Ok(size == 0 || free >= enough || proto.arm_space(view, enough)?)
+                proto.tx_space(view)?;
+                has_space(proto, view)
             });
             mask &= !WRITABLE;
             if look.unwrap_or(true) {

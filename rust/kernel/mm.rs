@@ -120,8 +120,8 @@ impl Head {
 ///
 /// # Invariants
 ///
-/// What page tables show of page n is what `pages.backing[n]` says. A page of the guest's own is
-/// there as long as the area.
+/// What page tables show of page n is what `pages.backing[n]` says: before that changes, and a page
+/// of the guest's own goes, its entry is taken out.
 #[pin_data]
 #[repr(C)]
 pub(crate) struct Area<O: Owner> {
@@ -252,11 +252,10 @@ impl<O: Owner> Area<O> {
         }
         let mut pages = this.pages.lock();
         pages.file = None;
-        for backing in &pages.backing {
-            if let Backing::Frame(off) = backing {
-                this.owner.unmapped(Frames::one(*off));
-            }
-        }
+        this.unmapped(pages.backing.iter().filter_map(|backing| match backing {
+            Backing::Frame(off) => Some(*off),
+            Backing::Own(_) | Backing::Nothing => None,
+        }));
         drop(pages);
         this.owner.closed();
         // SAFETY: The reference that `NewArea::map` made; no mapping is left.
@@ -457,6 +456,25 @@ impl<O: Owner> Area<O> {
         Ok(Found::Other)
     }
 
+    /// Tells the owner of frames that are not mapped any more, of those that follow each other at
+    /// once.
+    fn unmapped(&self, frames: impl Iterator<Item = u64>) {
+        let mut run: Option<Frames> = None;
+        for off in frames {
+            match &mut run {
+                Some(run) if run.end() == off => run.count += 1,
+                _ => {
+                    if let Some(run) = run.replace(Frames::one(off)) {
+                        self.owner.unmapped(run);
+                    }
+                }
+            }
+        }
+        if let Some(run) = run {
+            self.owner.unmapped(run);
+        }
+    }
+
     /// Who says what may be done with it.
     pub(crate) fn owner(&self) -> &O {
         &self.owner
@@ -486,8 +504,9 @@ enum Found {
 ///
 /// # Safety
 ///
-/// `vmf` is a fault of a mapping that `area_start` made. `at` is what page tables may show there, of
-/// `memremap` or `vzalloc`, and stays until its entry is taken out; it may be written if `writable`.
+/// `vmf` is a fault of a mapping that `area_start` made. `at` is what page tables may show there,
+/// of `memremap` or `vzalloc`, and stays until its entry is taken out; it may be written if
+/// `writable`.
 pub(super) unsafe fn map_ahead(
     vmf: *mut ffi::vm_fault,
     ahead: usize,

@@ -269,30 +269,28 @@ impl<V: Viewer> Window<V> {
         let this = unsafe { Self::of(area) };
         let first = first.wrapping_sub(FIRST);
         let pages = this.pages.lock();
-        let run = first..first.saturating_add(AROUND);
-        let own = run
-            .clone()
-            .any(|n| !pages.own.is_empty() && pages.own.get(&n).is_some());
+        let mut run = first..first.saturating_add(AROUND);
         // Who writes needs pages of its own.
-        let fits = !write && !own && bitmap::all(&pages.shown, run);
-        match this.run(first, HUGE).filter(|_| fits) {
+        let fits = !write
+            && bitmap::all(&pages.shown, run.clone())
+            && (pages.own.is_empty() || !run.any(|n| pages.own.get(&n).is_some()));
+        let at = this.offset(first).filter(|_| fits);
+        match at.and_then(|at| this.memory.whole(at, HUGE)) {
             // SAFETY: As in `fault`; the frames follow each other in memory.
             Some(at) => unsafe { ffi::fgdp_helper_insert_huge(vmf, at.cast(), false) },
             None => ffi::fgdp_const_FGDP_CONST_VM_FAULT_FALLBACK,
         }
     }
 
-    /// Where `len` bytes from page `n` on are in the peer's slot, in one run of frames.
-    fn run(&self, n: usize, len: u64) -> Option<*const u8> {
+    /// Where page `n` is in the group's memory.
+    fn offset(&self, n: usize) -> Option<u64> {
         let off = (n as u64).checked_mul(PAGE_SIZE as u64)?;
-        self.memory.whole(self.base.checked_add(off)?, len)
+        self.base.checked_add(off)
     }
 
-    /// Where page `n` is in the peer's slot.
+    /// Where page `n` is mapped.
     fn frame(&self, n: usize) -> Option<*const u8> {
-        let off = (n as u64).checked_mul(PAGE_SIZE as u64)?;
-        self.memory
-            .ptr(self.base.checked_add(off)?, PAGE_SIZE as u64)
+        self.memory.ptr(self.offset(n)?, PAGE_SIZE as u64)
     }
 
     /// A page of the guest's own with what page `n` shows.

@@ -26,6 +26,11 @@ impl Frames {
         Self { off, count: 1 }
     }
 
+    /// The offset behind the last one.
+    pub(super) fn end(&self) -> u64 {
+        self.off.wrapping_add((self.count * PAGE_SIZE) as u64)
+    }
+
     /// The offset of each.
     pub(super) fn each(&self) -> impl Iterator<Item = u64> {
         (self.off..).step_by(PAGE_SIZE).take(self.count)
@@ -148,11 +153,11 @@ impl<O: Owner> Area<O> {
         let mut pages = self.pages.lock();
         pages.zap(first, frames.count);
         let backing = pages.backing.iter_mut().skip(first);
-        for (off, page) in frames.each().zip(backing) {
-            if page.is_frame(off) {
-                *page = Backing::Nothing;
-                self.owner.unmapped(Frames::one(off));
-            }
-        }
+        let there = frames.each().zip(backing);
+        let there = there.filter(|(off, page)| page.is_frame(*off));
+        self.unmapped(there.map(|(off, page)| {
+            *page = Backing::Nothing;
+            off
+        }));
     }
 }

@@ -41,9 +41,8 @@ impl Unit {
         self.grants.get_mut(part.frames()).unwrap_or(&mut [])
     }
 
-    /// True if one of `frames` frames from `at` on is mapped or granted.
-    pub(super) fn is_alive(&self, at: u32, frames: u32) -> bool {
-        let run = at as usize..at.saturating_add(frames) as usize;
+    /// True if one of the frames `run` is mapped or granted.
+    pub(super) fn is_alive(&self, run: Range<usize>) -> bool {
         let granted = self.grants.get(run.clone()).unwrap_or(&[]);
         !bitmap::none(&self.mapped, run) || granted.iter().any(|&n| n != 0)
     }
@@ -131,11 +130,7 @@ impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
         self.change_run(
             pfn,
             frames,
-            |unit, part| {
-                let idle = bitmap::none(&unit.mapped, part.frames())
-                    && unit.grants_of(part).iter().all(|&n| n == 0);
-                idle && bitmap::all(&unit.used, part.frames())
-            },
+            |unit, part| bitmap::all(&unit.used, part.frames()) && !unit.is_alive(part.frames()),
             |unit, part| bitmap::flip(&mut unit.mapped, part.frames()),
         )
     }

@@ -278,9 +278,10 @@ impl<U: AsRef<[Unit]> + AsMut<[Unit]>> FramePool<U> {
         let Some(run) = self.units.as_mut().get_mut(range) else {
             return false;
         };
+        let last = frame.saturating_add(frames.min(EXTENT_FRAMES));
         let alive = run
             .iter()
-            .any(|u| u.is_alive(frame, frames.min(EXTENT_FRAMES)));
+            .any(|u| u.is_alive(frame as usize..last as usize));
         if need > 1 {
             let full = |u: &Unit| u.used.iter().all(|&w| w == u64::MAX);
             if frame != 0 || !run.iter().all(full) || alive {
