@@ -129,7 +129,7 @@ pub(crate) fn receive(conn: &Connection) -> Result<Received> {
         // Not mapped, or taken already by an earlier grant of the same frames.
         return Ok(nothing(bytes(run)));
     }
-    let place = conn.with(|proto, _| Ok(proto.rx_take_grant()));
+    let place = conn.with(|proto, view| Ok(proto.rx_take_grant(view)));
     let Ok(Some(place)) = place else {
         window.hide(first, count);
         return Ok(nothing(0));

@@ -119,7 +119,12 @@ impl Connection {
     /// TCP has taken `n` bytes of what the peer will not read from the ring. That counts whatever
     /// happens to the channel. The caller holds `tx`.
     pub(crate) fn rest_sent(&self, n: u32) {
-        self.state.lock().proto.tx_rest_sent(n);
+        let view = self.view();
+        let mut state = self.state.lock();
+        state.proto.tx_rest_sent(&view, n);
+        self.settle_grants(&mut state);
+        drop(state);
+        self.tell_notices();
     }
 
     /// Whether its rings have bytes that TCP may have to send.

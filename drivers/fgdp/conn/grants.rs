@@ -149,7 +149,7 @@ impl Connection {
     }
 
     /// Frees the frames of grants that came back.
-    fn settle_grants(&self, state: &mut State) {
+    pub(super) fn settle_grants(&self, state: &mut State) {
         let State { proto, ledger, .. } = state;
         let back = proto.take_released();
         let Some(ledger) = ledger.as_mut().filter(|_| !back.is_empty()) else {
@@ -193,7 +193,7 @@ impl Connection {
         self.tell_notices();
     }
 
-    fn tell_notices(&self) {
+    pub(super) fn tell_notices(&self) {
         // Under the lock, as in `notice`.
         let new = self.with_ledger(|ledger| ledger.has_notice() && !self.notices.xchg(true, Full));
         if new == Some(true) {

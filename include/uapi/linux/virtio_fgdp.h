@@ -390,7 +390,8 @@ struct fgdp_conn {
 	__le32 data_event;		/* send READY when your tail passes this */
 	__le32 rx_flags;		/* FGDP_RX_* */
 	__le32 released[8];		/* bit n of word n / 32 flips at each release of place n */
-	__le32 reserved1[5];
+	__le32 grant_head;		/* carried TCP: how far grants were read, see below */
+	__le32 reserved1[4];
 };
 
 #define FGDP_RING_MIN_FRAMES		4
@@ -422,6 +423,12 @@ struct fgdp_grant {
 #define FGDP_GRANTS			256
 #define FGDP_GRANTS_SHIFT		16
 #define FGDP_GRANT_MAX_FRAMES		1024
+
+/*
+ * grant_head of a connection that carries TCP: grants read to their end, modulo
+ * 2^10, above the bytes read of the next one.
+ */
+#define FGDP_GRANT_HEAD_SHIFT		22
 
 /*
  * SOCK_SEQPACKET: a record is struct fgdp_record, its bytes, and padding to a

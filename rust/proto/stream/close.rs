@@ -47,7 +47,8 @@ impl Conn {
             return Ok(None);
         };
         self.refresh_head(v)?;
-        if self.done_sent || !self.rx_finished() || !self.tx_finished() {
+        let finished = self.rx_finished() && self.tx_finished();
+        if self.done_sent || !finished || self.rx_has_taken() {
             return Ok(None);
         }
         self.done_sent = true;

@@ -16,7 +16,9 @@
 //! [`TxPath`] and [`Source`].
 
 mod close;
-mod grants;
+mod given;
+mod got;
+mod rest;
 mod ringpos;
 mod rx;
 mod spans;
@@ -32,7 +34,8 @@ use crate::proto::mem::{zero, Mem, MemMut, View};
 use crate::proto::wire::{
     conn, conn_entry, slot_hdr, Kind, Reason, CONN_INDEX_MASK, CONN_SIZE, MAX_CONNS,
 };
-use grants::{Given, Got};
+use given::Given;
+use got::Got;
 use ringpos::RingPos;
 use tcp::Carried;
 

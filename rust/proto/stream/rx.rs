@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 //! The consumer's half of a connection.
 
-use super::grants::Step;
+use super::got::Step;
 use super::{Conn, Notify, Ring, Spans};
 use crate::proto::grant::Accepted;
 use crate::proto::mem::{Mem, MemMut, View};
@@ -165,17 +165,21 @@ impl Conn {
             return Ok(Notify::NO);
         }
         let old = self.rx.head;
-        let step = if self.rx.got.is_empty() {
-            Step::ring(n)
-        } else {
+        let granted = !self.rx.got.is_empty();
+        let step = if granted {
             self.rx_step(n)
+        } else {
+            Step::ring(n)
         };
         // INVARIANT: not more than tail - head, nor than up to an unread grant.
         self.rx.head = old.wrapping_add(step.in_ring);
         self.rx.ring.advance(step.in_ring);
         self.rx.ring.take_old();
         self.rx.record = None;
-        self.publish_released(v, &step);
+        if granted {
+            self.publish_grant_head(v);
+            self.publish_released(v, &step);
+        }
         // Pairs with the acquire in `refresh_head`: the bytes are copied.
         self.own_release(v, conn::HEAD, self.rx.head);
         let Some(peer) = self.peer_entry() else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! Connections that carry a TCP connection (T-1 to T-14).
+//! Connections that carry a TCP connection (T-1 to T-16).
 //!
 //! Each direction goes by TCP, then by the ring, then by TCP again for good. The
 //! two switches are independent in the two directions, and either side can cause
@@ -10,7 +10,7 @@
 //! consumer  Tcp, TcpUntil, Ring --rx_stop--> Back
 //! ```
 
-use super::{Conn, Notify, Span, Spans};
+use super::{Conn, Notify};
 use crate::proto::grant::Accepted;
 use crate::proto::mem::{Mem, MemMut, View};
 use crate::proto::wire::{
@@ -25,12 +25,12 @@ pub(super) struct Carried {
     tx_seq: u32,
     /// The same for what the peer sends, with `TX_RING` in its flags.
     rx_seq: u32,
-    /// Bytes behind the final head that went by TCP.
-    rest_sent: u32,
+    /// Bytes of the ring behind the final head that went by TCP.
+    pub(super) rest_sent: u32,
     /// The channel ended: the peer's entry is looked at once more at most.
     cut: bool,
     /// Nobody knows what the peer has.
-    lost: bool,
+    pub(super) lost: bool,
     /// A flag was set before the peer was known.
     unsaid: bool,
 }
@@ -50,7 +50,7 @@ pub enum TxPath {
     /// [`Conn::tx_final`] or [`Conn::tx_give_up`].
     Wait,
     /// So many bytes at [`Conn::tx_rest_spans`] go by TCP before any other, each
-    /// step told to [`Conn::tx_rest_sent`].
+    /// step told to [`Conn::tx_rest_sent`]; there may be more behind them.
     Rest(u32),
     /// By TCP, for good; TCP's FIN may go.
     Back,
@@ -244,7 +244,6 @@ impl Conn {
             return Ok(TxPath::Ring);
         };
         let stopped = self.tx.peer_rx & RX_STOP != 0;
-        let left = self.tx.tail.wrapping_sub(self.tx.head);
         if c.lost || self.tx_has(TX_RST) {
             return Ok(TxPath::Reset);
         }
@@ -257,15 +256,13 @@ impl Conn {
             return Ok(if never { TxPath::Back } else { TxPath::Tcp });
         }
         if stopped {
-            let rest = left.saturating_sub(c.rest_sent);
-            return Ok(if rest == 0 {
-                TxPath::Back
-            } else {
-                TxPath::Rest(rest)
+            return Ok(match self.rest_bytes(v) {
+                0 => TxPath::Back,
+                rest => TxPath::Rest(rest),
             });
         }
         // A final head cannot be anywhere else than at the tail.
-        if left == 0 && (self.tx_has(TX_FIN) || c.cut) {
+        if !self.tx_has_unread() && (self.tx_has(TX_FIN) || c.cut) {
             return Ok(TxPath::Back);
         }
         if c.cut {
@@ -293,60 +290,6 @@ impl Conn {
             return Notify::NO;
         }
         self.tx_flag(v, TX_BACK)
-    }
-
-    /// Where the first `len` bytes are that have to go by TCP next, as offsets in
-    /// the own slot; limited to what [`TxPath::Rest`] says.
-    pub fn tx_rest_spans<S: MemMut + ?Sized, W: Mem + ?Sized>(
-        &self,
-        v: &View<'_, S, W>,
-        len: u32,
-    ) -> Spans {
-        let mut out = Spans::EMPTY;
-        let Some(c) = self.carried.as_ref().filter(|_| self.rest() != 0) else {
-            return out;
-        };
-        let len = len.min(self.rest());
-        for span in &self.tx.ring.spans(self.tx.head, c.rest_sent, len) {
-            // No underflow: `set_tx_ring` saw the ring inside the own slot.
-            out.push(Span {
-                off: span.off.wrapping_sub(v.slot_base),
-                len: span.len,
-            });
-        }
-        out
-    }
-
-    /// TCP took `n` bytes of the rest.
-    pub fn tx_rest_sent(&mut self, n: u32) {
-        let n = n.min(self.rest());
-        if let Some(c) = &mut self.carried {
-            c.rest_sent = c.rest_sent.saturating_add(n);
-        }
-    }
-
-    /// Bytes behind the final head that went by TCP.
-    pub(super) fn tx_rest_gone(&self) -> u32 {
-        self.carried.as_ref().map_or(0, |c| c.rest_sent)
-    }
-
-    /// Bytes that have to go by TCP, once the head is final.
-    fn rest(&self) -> u32 {
-        if self.tx.peer_rx & RX_STOP == 0 || !self.tx_keeps_bytes() {
-            return 0;
-        }
-        let left = self.tx.tail.wrapping_sub(self.tx.head);
-        left.saturating_sub(self.tx_rest_gone())
-    }
-
-    /// True if the rings have bytes that this side may have to send by TCP: their
-    /// frames stay, also after DONE and after the channel's end.
-    pub fn tx_keeps_bytes(&self) -> bool {
-        let void = self.rx_reset() || self.tx_has(TX_RST);
-        let left = self.tx.tail.wrapping_sub(self.tx.head);
-        self.carried
-            .as_ref()
-            .is_some_and(|c| !c.lost && !void && left > c.rest_sent)
     }
 
     /// Flags that a producer may have set (S-12, T-11).
@@ -451,10 +394,11 @@ impl Conn {
             return Notify::NO;
         }
         self.rx.flags |= RX_STOP;
+        self.rx.got.drop_unread();
         if !self.entry_lives() {
             return Notify::NO;
         }
-        // Pairs with the acquire in `refresh_head`: the head stored before is final.
+        // Pairs with the acquire in `refresh_head`: the heads stored before are final.
         self.own_release(v, conn::RX_FLAGS, self.rx.flags);
         self.announce()
     }
@@ -483,9 +427,11 @@ impl Conn {
         if let Some(peer) = self.peer.filter(|_| open && self.is_cut()) {
             let flags = v.peer_load_acquire(peer.wrapping_add(conn::RX_FLAGS));
             let head = v.peer_load_acquire(peer.wrapping_add(conn::HEAD));
+            let granted = v.peer_load_acquire(peer.wrapping_add(conn::GRANT_HEAD));
             // Last: an entry that was made new lost its id before anything else.
             let id = v.peer_load_acquire(peer.wrapping_add(conn::ID));
-            if id == self.peer_id && flags & RX_STOP != 0 && self.take_head(flags, head).is_ok() {
+            let told = id == self.peer_id && flags & RX_STOP != 0;
+            if told && self.take_grant_head(v, granted) && self.take_head(flags, head).is_ok() {
                 return;
             }
         }
@@ -497,7 +443,7 @@ impl Conn {
     /// reset, unless nothing was unread, or the peer had stopped before.
     pub fn tx_give_up(&mut self) {
         let known = self.tx.peer_rx & RX_STOP != 0 || !self.tx_has(TX_RING);
-        let left = self.tx.tail != self.tx.head;
+        let left = self.tx_has_unread();
         if let Some(c) = self.carried.as_mut().filter(|c| c.cut) {
             c.lost |= left && !known;
         }

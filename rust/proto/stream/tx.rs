@@ -125,7 +125,10 @@ impl Conn {
         let flags = v.peer_load_acquire(peer.wrapping_add(conn::RX_FLAGS));
         // Pairs with the release in `rx_consume`: bytes before it are copied.
         let head = v.peer_load_acquire(peer.wrapping_add(conn::HEAD));
+        // What was read is final since then, and DONE brings all grants back.
+        let stopped = self.tx.peer_rx & RX_STOP != 0;
         match self.take_head(flags, head) {
+            Ok(()) if stopped => Ok(()),
             Ok(()) => self.refresh_released(v, peer),
             Err(reason) => self.fail(reason),
         }
@@ -350,8 +353,8 @@ impl Conn {
             || !self.tx_on_ring())
     }
 
-    /// Asks for READY when the peer has consumed everything, grants too. `Ok(true)`:
-    /// it has already, or its flags changed.
+    /// Asks for READY when the peer has consumed everything, and released all grants.
+    /// `Ok(true)`: it has already, or its flags changed.
     ///
     /// # Errors
     ///

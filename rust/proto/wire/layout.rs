@@ -112,6 +112,8 @@ pub const GRANT_SIZE: u64 = 16;
 pub const GRANTS_SHIFT: u32 = 16;
 /// Frames of a grant at most.
 pub const GRANT_MAX_FRAMES: u32 = 1024;
+/// Where in `grant_head` the count of grants that were read begins.
+pub const GRANT_HEAD_SHIFT: u32 = 22;
 
 /// Bytes of the header of a record.
 pub const RECORD_HDR: u32 = 8;
@@ -190,6 +192,8 @@ pub mod conn {
     pub const RX_FLAGS: u64 = 72;
     /// `released`: the first of its words.
     pub const RELEASED: u64 = 76;
+    /// `grant_head`.
+    pub const GRANT_HEAD: u64 = 108;
     /// Size of the structure.
     pub const SIZE: u64 = 128;
 }
@@ -231,5 +235,6 @@ const _: () = {
     assert!(conn::SIZE == CONN_SIZE);
     assert!(lane::SIZE <= LANE_MSGS_OFFSET);
     assert!(GRANTS as u64 * GRANT_SIZE == FRAME_SIZE as u64);
-    assert!(conn::RELEASED + GRANTS as u64 / 8 <= conn::SIZE);
+    assert!(conn::RELEASED + GRANTS as u64 / 8 == conn::GRANT_HEAD);
+    assert!(GRANT_MAX_FRAMES << FRAME_SHIFT == 1 << GRANT_HEAD_SHIFT);
 };

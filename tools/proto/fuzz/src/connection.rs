@@ -167,7 +167,7 @@ fn run(mut conn: Conn, u: &mut Unstructured<'_>) -> Result<()> {
                     assert_eq!(spans.bytes(), n);
                 }
                 assert!(spans.iter().all(|s| s.off + u64::from(s.len) <= SLOT));
-                conn.tx_rest_sent(u.arbitrary()?);
+                conn.tx_rest_sent(&v, u.arbitrary()?);
             }
             23 => {
                 let _ = match u.arbitrary()? {

@@ -228,12 +228,12 @@ fn t_8_stop_makes_the_head_final_and_the_rest_goes_by_tcp() {
         let spans = p.a.tx_rest_spans(&p.av, u32::MAX);
         assert_eq!(spans.bytes(), rest);
         assert_eq!(spans.as_slice()[0].off, first + 10_000);
-        p.a.tx_rest_sent(7000);
+        p.a.tx_rest_sent(&p.av, 7000);
         assert_eq!(p.path(7500), TxPath::Rest(rest - 7000));
         assert_eq!(p.a.tx_unacked(&p.av), Ok(rest - 7000));
         let spans = p.a.tx_rest_spans(&p.av, 5);
         assert_eq!(spans.as_slice()[0].off, first + (17_000 - (16 << 10)));
-        p.a.tx_rest_sent(u32::MAX);
+        p.a.tx_rest_sent(&p.av, u32::MAX);
         assert_eq!(p.path(1), TxPath::Back);
         assert!(p.a.tx_rest_spans(&p.av, 5).as_slice().is_empty());
         assert!(p.a.take_tx_rings()[0].is_some());
@@ -338,7 +338,7 @@ fn t_10_tcp_ends_when_the_ring_is_drained() {
         p.consume(9);
         let _ = p.b.rx_stop(&p.bv);
         assert_eq!(p.path(500), TxPath::Rest(1));
-        p.a.tx_rest_sent(1);
+        p.a.tx_rest_sent(&p.av, 1);
         assert_eq!(p.path(501), TxPath::Back);
     });
     // Without a ring, the end is TCP's.
@@ -370,7 +370,7 @@ fn t_12_both_say_done_when_both_directions_are_back() {
         assert_eq!(p.path(500), TxPath::Rest(10));
         let _ = p.a.tx_back(&p.av);
         assert_eq!(p.group.peek(p.word(conn::TX_FLAGS)), 0);
-        p.a.tx_rest_sent(10);
+        p.a.tx_rest_sent(&p.av, 10);
         assert_eq!(p.path(510), TxPath::Back);
     });
 }

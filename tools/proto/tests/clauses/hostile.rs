@@ -292,7 +292,7 @@ fn victim_tcp(conn: &mut Conn, v: &HostileView<'_>, acc: &Accepted, latch: &mut 
                 assert!(span.off + u64::from(span.len) <= SLOT);
                 assert!(span.off >= u64::from(first_extent(2)) * 4096 - slot_base(2));
             }
-            conn.tx_rest_sent(n % 3000);
+            conn.tx_rest_sent(v, n % 3000);
         }
         _ if !conn.is_carried() => {}
         _ if n % 64 == 7 => {

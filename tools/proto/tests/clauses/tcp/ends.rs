@@ -127,7 +127,7 @@ impl World<'_> {
                     let from = &self.bytes[at..at + span.len as usize];
                     self.wires[i].bytes.extend_from_slice(from);
                 }
-                conn.tx_rest_sent(spans.bytes());
+                conn.tx_rest_sent(&end.v, spans.bytes());
                 true
             }
             _ => self.push_fin(i, path),

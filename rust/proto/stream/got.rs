@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! Grants: frames of the producer that take the place of bytes in the ring.
-//!
-//! The count of grants is the upper half of the word whose lower half is the serial
-//! of the ring: one fetch tells of both, and costs nothing while there are none.
+//! The consumer's grants: frames of the producer that it reads where they are.
 
+use super::given::{grant_head, place_of};
 use super::spans::{Span, Spans};
 use super::{Conn, Notify, Rx};
 use crate::proto::grant::{Accepted, Places, Run};
@@ -16,29 +14,6 @@ use crate::proto::wire::{
 /// Grants that a consumer has fetched and not read, at most; later ones follow when
 /// it has read some.
 const WINDOW: usize = 16;
-
-/// The place of grant `n`.
-const fn place_of(n: u16) -> u8 {
-    // There are 256 places, and 65536 is a multiple of it.
-    (n % GRANTS as u16) as u8
-}
-
-/// The producer's side.
-///
-/// # Invariants
-///
-/// A place is in one of `out` and `back` at most, and a record at a place in `out`
-/// does not change. `seen` is what the peer last said of the places.
-#[derive(Debug, Default)]
-pub(super) struct Given {
-    /// Grants published.
-    count: u16,
-    /// The frame of the records.
-    frame: Option<u32>,
-    out: Places,
-    back: Places,
-    seen: Places,
-}
 
 /// A grant that was fetched.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +51,8 @@ pub(super) struct Got {
     count: u16,
     /// Grants published that were not fetched.
     behind: u32,
+    /// Grants read to their end, or taken.
+    read: u16,
     held: Places,
     said: Places,
 }
@@ -100,6 +77,28 @@ impl Got {
             all.rotate_left(1);
         }
         self.len = self.len.saturating_sub(1);
+        self.read = self.read.wrapping_add(1);
+    }
+
+    /// What was not read will not be (T-8).
+    pub(super) fn drop_unread(&mut self) {
+        self.held = self.taken();
+        self.len = 0;
+        self.behind = 0;
+    }
+
+    /// The places of grants that were taken and not released.
+    fn taken(&self) -> Places {
+        let mut unread = Places::default();
+        for grant in self.window() {
+            unread.flip(grant.place);
+        }
+        self.held.without(&unread)
+    }
+
+    /// How far they were read.
+    fn head(&self) -> u32 {
+        grant_head(self.read, self.window().first().map_or(0, |g| g.done))
     }
 
     fn release(&mut self, place: u8) {
@@ -199,128 +198,6 @@ impl Step {
 }
 
 impl Conn {
-    /// The word that counts the rings and grants of this side.
-    pub(super) fn tx_serial(&self, serial: u32) -> u32 {
-        (serial & 0xffff) | (u32::from(self.tx.given.count) << GRANTS_SHIFT)
-    }
-
-    /// The frame of the records, if there is one.
-    pub fn tx_grant_frame(&self) -> Option<u32> {
-        self.tx.given.frame
-    }
-
-    /// Brings the frame for the records of grants, which is in the own slot (Z-2).
-    /// False if there is one, or grants are impossible.
-    pub fn set_tx_grant_frame<S: MemMut + ?Sized, W: Mem + ?Sized>(
-        &mut self,
-        v: &View<'_, S, W>,
-        pfn: u32,
-    ) -> bool {
-        let possible = self.kind == Kind::Stream && self.carried.is_none();
-        if !possible || self.tx.given.frame.is_some() || !in_slot(v, pfn, 1) {
-            return false;
-        }
-        self.own_store(v, conn::GRANT_PFN, pfn);
-        self.tx.given.frame = Some(pfn);
-        true
-    }
-
-    /// The frame of the records, when nobody looks at it any more: as
-    /// [`Conn::take_tx_rings`].
-    pub fn take_tx_grant_frame(&mut self) -> Option<u32> {
-        self.tx.given.frame.take()
-    }
-
-    /// Whether a grant can follow now: there is a place for its record, and the
-    /// stream goes on.
-    pub fn tx_can_grant(&self) -> bool {
-        let given = &self.tx.given;
-        let gone = self.rx_reset() || self.done_seen;
-        let ended = self.tx.flags & (TX_FIN | TX_RST) != 0 || gone;
-        let place = place_of(given.count);
-        let free = !given.out.has(place) && !given.back.has(place);
-        given.frame.is_some() && free && !ended && self.peer_entry().is_some()
-    }
-
-    /// Grants frames of the own slot: their bytes follow those that were published
-    /// (Z-3). The place of the record, and READY, which follows always. `None`, and
-    /// nothing granted, if [`Conn::tx_can_grant`] says no, or the run is impossible.
-    ///
-    /// # Errors
-    ///
-    /// The latched reason.
-    pub fn tx_grant<S: MemMut + ?Sized, W: Mem + ?Sized>(
-        &mut self,
-        v: &View<'_, S, W>,
-        run: Run,
-    ) -> Result<Option<(u8, Notify)>, Reason> {
-        self.check()?;
-        let good = (1..=GRANT_MAX_FRAMES).contains(&run.frames) && in_slot(v, run.pfn, run.frames);
-        let Some(frame) = self.tx.given.frame.filter(|_| good && self.tx_can_grant()) else {
-            return Ok(None);
-        };
-        let place = place_of(self.tx.given.count);
-        // No underflow: `set_tx_grant_frame` saw the frame inside the own slot.
-        let at = (u64::from(frame) << FRAME_SHIFT)
-            .wrapping_sub(v.slot_base)
-            .wrapping_add(u64::from(place).wrapping_mul(GRANT_SIZE));
-        v.slot.store(at.wrapping_add(grant::POSITION), self.tx.tail);
-        v.slot.store(at.wrapping_add(grant::PFN), run.pfn);
-        v.slot.store(at.wrapping_add(grant::FRAMES), run.frames);
-        v.slot.store(at.wrapping_add(grant::FLAGS), 0);
-        // INVARIANT: the place was free.
-        self.tx.given.out.flip(place);
-        self.tx.given.count = self.tx.given.count.wrapping_add(1);
-        let word = self.tx_serial(self.tx.ring.serial());
-        // Pairs with the acquire in `observe`: record and frames are complete. A tail
-        // that is stored later is fetched with this word, or a later one, after it.
-        self.own_release(v, conn::RING_SERIAL, word);
-        Ok(Some((place, self.notify_always())))
-    }
-
-    /// Fetches what the peer released (Z-7).
-    pub(super) fn refresh_released<S: MemMut + ?Sized, W: Mem + ?Sized>(
-        &mut self,
-        v: &View<'_, S, W>,
-        peer: u64,
-    ) -> Result<(), Reason> {
-        if self.tx.given.out.is_empty() {
-            return Ok(());
-        }
-        let now = Places::from_words(|n| {
-            let off = conn::RELEASED.wrapping_add((n as u64).wrapping_mul(4));
-            // Pairs with the release in `publish_released`: the frames are read.
-            v.peer_load_acquire(peer.wrapping_add(off))
-        });
-        let given = &mut self.tx.given;
-        let back = now.differ(&given.seen);
-        if !back.without(&given.out).is_empty() {
-            return self.fail(Reason::BadGrant);
-        }
-        given.seen = now;
-        given.out = given.out.without(&back);
-        given.back = given.back.either(&back);
-        Ok(())
-    }
-
-    /// All grants are back: the peer does not look any more.
-    pub(super) fn all_released(&mut self) {
-        let given = &mut self.tx.given;
-        given.back = given.back.either(&given.out);
-        given.out = Places::default();
-    }
-
-    /// True if the peer has grants that it did not release.
-    pub fn tx_is_granting(&self) -> bool {
-        !self.tx.given.out.is_empty()
-    }
-
-    /// The places of grants that came back since the last call; their records can be
-    /// made anew.
-    pub fn take_released(&mut self) -> Places {
-        core::mem::take(&mut self.tx.given.back)
-    }
-
     /// Takes the grants over that were published (Z-4), as far as there is room. The
     /// ring, the tail and the flags, which were `before`, were taken over.
     pub(super) fn observe_grants<S: MemMut + ?Sized, W: Mem + ?Sized>(
@@ -337,8 +214,7 @@ impl Conn {
             return Ok(());
         }
         let ended = step != 0 && before & (TX_FIN | TX_BACK | TX_RST) != 0;
-        let possible = self.kind == Kind::Stream && self.carried.is_none();
-        if ended || !possible || behind > GRANTS {
+        if ended || self.kind != Kind::Stream || behind > GRANTS {
             return self.fail(Reason::BadGrant);
         }
         self.rx.got.behind = behind;
@@ -456,11 +332,20 @@ impl Conn {
 
     /// Takes the grant that is next in the stream: its frames are the caller's to read
     /// until it gives the place to [`Conn::rx_release`].
-    pub fn rx_take_grant(&mut self) -> Option<u8> {
+    pub fn rx_take_grant<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+    ) -> Option<u8> {
         self.rx_next_grant()?;
         let place = self.rx.got.window().first()?.place;
         self.rx.got.remove_first();
+        self.publish_grant_head(v);
         Some(place)
+    }
+
+    /// True if there are grants that were taken and not released.
+    pub fn rx_has_taken(&self) -> bool {
+        !self.rx.got.taken().is_empty()
     }
 
     /// Gives back a grant that was taken (Z-6): the last access to its frames is over.
@@ -496,6 +381,18 @@ impl Conn {
         self.rx.readable()
     }
 
+    /// Tells the producer how far grants were read (T-16): before it is told of releases,
+    /// and of what was read of the ring behind them.
+    pub(super) fn publish_grant_head<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &self,
+        v: &View<'_, S, W>,
+    ) {
+        if self.carried.is_some() {
+            // Pairs with the acquire in `refresh_released`.
+            self.own_release(v, conn::GRANT_HEAD, self.rx.got.head());
+        }
+    }
+
     /// Tells the producer which grants it has back (Z-6).
     pub(super) fn publish_released<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &self,
@@ -511,11 +408,4 @@ impl Conn {
             self.own_release(v, off, self.rx.got.said.word(n as usize));
         }
     }
-}
-
-/// True if all of the frames are in the own slot.
-fn in_slot<S: MemMut + ?Sized, W: Mem + ?Sized>(v: &View<'_, S, W>, pfn: u32, frames: u32) -> bool {
-    let start = u64::from(pfn) << FRAME_SHIFT;
-    let end = u64::from(pfn).saturating_add(u64::from(frames)) << FRAME_SHIFT;
-    start >= v.slot_base && end <= v.slot_base.saturating_add(v.slot.size())
 }
