@@ -62,7 +62,7 @@ struct State {
     retired: bool,
     error: Option<Error>,
     /// What is granted, once something was.
-    ledger: Option<grants::Grants>,
+    grants: Option<grants::Grants>,
 }
 
 /// Numbers for listings.
@@ -147,7 +147,7 @@ impl Connection {
             closed: false,
             retired: false,
             error: None,
-            ledger: None,
+            grants: None,
         };
         let device = device.clone();
         let channel = channel.clone();
@@ -493,6 +493,7 @@ impl Connection {
         let rings = state.proto.take_tx_rings();
         self.end_grants(&mut state);
         drop(state);
+        self.tell_notices();
         for ring in rings.into_iter().flatten() {
             self.device.free_ring(&self.channel, ring);
         }

@@ -521,9 +521,9 @@ impl Family for AfFgdp {
     fn mmap(sk: &Sock<Self>, area: &NewArea<'_>) -> Result {
         let conn = sk.data().opened().ok_or(Errno::NotConn)?;
         if area.is_window() {
-            return crate::window::map(conn, area);
+            return crate::window::map(conn, area, None);
         }
-        crate::grant::map(sk, conn, area)
+        crate::grant::map(sk, conn, area, None)
     }
 
     fn window_size(sk: &Sock<Self>) -> Result<u64> {
@@ -533,12 +533,7 @@ impl Family for AfFgdp {
 
     fn receive_mapped(sk: &Sock<Self>) -> Result<ZerocopyReceive> {
         let conn = sk.data().opened().ok_or(Errno::NotConn)?;
-        let got = crate::window::receive(conn)?;
-        Ok(ZerocopyReceive {
-            offset: got.offset,
-            length: got.length,
-            recv_skip_hint: got.skip,
-        })
+        crate::window::receive(conn).map(ZerocopyReceive::from)
     }
 
     fn release_mapped(sk: &Sock<Self>, what: &ZerocopyRelease) -> Result {

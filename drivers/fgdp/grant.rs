@@ -5,13 +5,15 @@
 //! A mapping belongs to the channel of the socket that it was made by: its frames are lent to that
 //! peer, and any connection of the channel may grant them. Whole pages are granted, in runs that
 //! follow each other in the slot; what is before and behind goes by the ring, and so does
-//! everything else where a grant is not possible.
+//! everything else where a grant is not possible. A TCP connection that is carried does the same,
+//! and TCP's own notifications tell of it.
 //!
 //! Lock order: `tx`, `mmap_lock`, the area's lock, then a connection's `state`, then `pool`.
 
 use crate::channel::Channel;
 use crate::conn::Connection;
 use crate::device::Device;
+use crate::inet::Mapping;
 use crate::proto::grant::{FramePool, NoRun, Run, Unit};
 use crate::proto::wire::{EXTENT_FRAMES, FRAME_SHIFT, FRAME_SIZE, GRANT_MAX_FRAMES};
 use crate::storage::Storage;
@@ -19,6 +21,7 @@ use crate::sys::mm::{self, Behind, Frames, NewArea, Owner, Write};
 use crate::sys::net::anysock::AnySock;
 use crate::sys::net::errno::Errno;
 use crate::sys::net::msg::SendMsg;
+use crate::sys::net::notice::Notice;
 use crate::tx;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::*, Atomic};
@@ -27,11 +30,17 @@ use kernel::sync::Arc;
 /// How long `mmap(2)` waits until the peer has accepted frames, in milliseconds.
 const FRAMES_TIMEOUT_MS: u32 = 2_000;
 
+/// Bytes that a TCP connection has granted and not got back, at most: what the peer has not read of
+/// them may have to go by TCP, from a copy when the channel ends.
+const CARRIED_MAX: u32 = 16 << 20;
+
 /// Whose frames a program maps.
 pub(crate) struct Lender {
     device: Arc<Device>,
     channel: Arc<Channel>,
     gone: Atomic<bool>,
+    /// Of a TCP connection: it stays with us meanwhile.
+    _mapping: Option<Mapping>,
 }
 
 impl Lender {
@@ -221,8 +230,14 @@ fn no_frames(err: Error) -> Error {
     }
 }
 
-/// `mmap(2)` on `sk`, which `conn` belongs to: frames that are lent to the peer, zeroed.
-pub(crate) fn map(sk: &AnySock, conn: &Connection, area: &NewArea<'_>) -> Result {
+/// `mmap(2)` on `sk`, which `conn` belongs to: frames that are lent to the peer, zeroed. `mapping`
+/// is of a TCP connection.
+pub(crate) fn map(
+    sk: &AnySock,
+    conn: &Connection,
+    area: &NewArea<'_>,
+    mapping: Option<Mapping>,
+) -> Result {
     if !conn.is_stream() {
         return Err(Errno::OpNotSupp.into());
     }
@@ -270,6 +285,7 @@ pub(crate) fn map(sk: &AnySock, conn: &Connection, area: &NewArea<'_>) -> Result
         device: device.clone(),
         channel: conn.channel.clone(),
         gone: Atomic::new(device.gone.load(Acquire)),
+        _mapping: mapping,
     };
     let frames = taken.runs.iter().flat_map(|run| {
         let first = offset(device, run.pfn);
@@ -283,22 +299,33 @@ pub(crate) fn map(sk: &AnySock, conn: &Connection, area: &NewArea<'_>) -> Result
 }
 
 /// One call of send with `MSG_ZEROCOPY`.
-struct Send<'a> {
+pub(crate) struct Send<'a> {
     sk: &'a AnySock,
     conn: &'a Connection,
     /// What is granted is not the program's any more.
     gives: bool,
+    /// TCP's notification of the call.
+    notice: Option<&'a Notice>,
     call: Option<u32>,
 }
 
 impl<'a> Send<'a> {
-    fn new(sk: &'a AnySock, conn: &'a Connection, gives: bool) -> Result<Self> {
+    /// # Errors
+    ///
+    /// `ENOBUFS` when too many such calls are not complete, or not told to be; `ENOMEM`.
+    pub(crate) fn new(
+        sk: &'a AnySock,
+        conn: &'a Connection,
+        gives: bool,
+        notice: Option<&'a Notice>,
+    ) -> Result<Self> {
         conn.collect_grants();
         conn.reserve_call()?;
         Ok(Self {
             sk,
             conn,
             gives,
+            notice,
             call: None,
         })
     }
@@ -309,7 +336,7 @@ impl<'a> Send<'a> {
     }
 
     /// Sends some of what is next in `msg`: so many bytes, 0 if there is no space.
-    fn step(&mut self, msg: &mut SendMsg<'_>) -> Result<usize> {
+    pub(crate) fn step(&mut self, msg: &mut SendMsg<'_>) -> Result<usize> {
         let Some((addr, len)) = msg.segment() else {
             return self.copy(msg, usize::MAX);
         };
@@ -321,6 +348,16 @@ impl<'a> Send<'a> {
             }
             Behind::Copy(n) => self.copy(msg, n),
         }
+    }
+
+    /// Frames that may be granted now.
+    fn most(&self) -> usize {
+        let frames = if self.conn.is_carried() {
+            CARRIED_MAX.saturating_sub(self.conn.granted()) >> FRAME_SHIFT
+        } else {
+            GRANT_MAX_FRAMES
+        };
+        frames.min(GRANT_MAX_FRAMES) as usize
     }
 
     fn copy(&mut self, msg: &mut SendMsg<'_>, n: usize) -> Result<usize> {
@@ -339,7 +376,8 @@ impl<'a> Send<'a> {
         let conn = self.conn;
         let _tx = conn.tx.lock();
         tx::check_open(self.sk, conn)?;
-        if !has_record_frame(conn) || !conn.can_grant()? {
+        let most = self.most();
+        if most == 0 || !has_record_frame(conn) || !conn.can_grant()? {
             return Ok(Behind::Copy(len));
         }
         let run_of = |frames: Frames| Run {
@@ -353,12 +391,13 @@ impl<'a> Send<'a> {
                 && !conn.channel.is_dead()
                 && pool.grant(conn.channel.peering.slot, run.pfn, run.frames)
         };
-        let behind = mm::lend(addr, len, GRANT_MAX_FRAMES as usize, lend);
+        let behind = mm::lend(addr, len, most, lend);
         let Behind::Lent(frames) = behind else {
             return Ok(behind);
         };
         let run = run_of(frames);
-        let published = conn.publish_grant(run, self.begun());
+        let call = self.begun();
+        let published = conn.publish_grant(run, call, self.notice.map(Notice::granted));
         if !matches!(published, Ok(true)) {
             let mut pool = conn.device.pool.lock();
             if !conn.channel.is_dead() {
@@ -398,6 +437,6 @@ pub(crate) fn send(
     msg: &mut SendMsg<'_>,
     gives: bool,
 ) -> Result<usize> {
-    let mut send = Send::new(sk, conn, gives)?;
+    let mut send = Send::new(sk, conn, gives, None)?;
     tx::send_in_steps(sk, conn, msg, |msg| send.step(msg))
 }

@@ -10,10 +10,12 @@
 //! `state`.
 
 use crate::conn::Connection;
+use crate::inet::Mapping;
 use crate::proto::grant::Run;
 use crate::proto::wire::{FRAME_SHIFT, FRAME_SIZE};
 use crate::sys::mm::NewArea;
 use crate::sys::net::errno::Errno;
+use crate::sys::net::family::ZerocopyReceive;
 use crate::sys::window::{Viewer, Window};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
@@ -40,21 +42,24 @@ pub(crate) struct Mapped {
 }
 
 /// Whose connection a window is.
-struct Reader(Arc<Connection>);
+struct Reader {
+    conn: Arc<Connection>,
+    /// Of a TCP connection: it stays with us meanwhile.
+    _mapping: Option<Mapping>,
+}
 
 impl Viewer for Reader {
     fn closed(&self) {
-        let mapped = self.0.mapped.lock().take();
+        let conn = &self.conn;
+        let mapped = conn.mapped.lock().take();
         if let Some(mapped) = mapped {
-            mapped
-                .taken
-                .iter()
-                .for_each(|taken| self.0.give_back(taken));
+            mapped.taken.iter().for_each(|taken| conn.give_back(taken));
         }
     }
 }
 
 /// What a program got.
+#[derive(Default)]
 pub(crate) struct Received {
     /// Where it is in the mapping.
     pub(crate) offset: u64,
@@ -64,17 +69,37 @@ pub(crate) struct Received {
     pub(crate) skip: u32,
 }
 
+impl From<Received> for ZerocopyReceive {
+    fn from(got: Received) -> Self {
+        Self {
+            offset: got.offset,
+            length: got.length,
+            recv_skip_hint: got.skip,
+        }
+    }
+}
+
+impl Received {
+    /// The next `n` bytes are for `recv(2)`.
+    pub(crate) fn copied(n: u32) -> Self {
+        Self {
+            skip: n,
+            ..Self::default()
+        }
+    }
+}
+
 /// How much of `conn`'s peer can be mapped, in bytes.
 pub(crate) fn size(conn: &Connection) -> u64 {
     conn.channel.peering.size
 }
 
-/// `mmap(2)` of the window of `conn`.
+/// `mmap(2)` of the window of `conn`; `mapping` is of a TCP connection.
 ///
 /// # Errors
 ///
 /// `EBUSY` while there is one; `EINVAL` for more than there is.
-pub(crate) fn map(conn: &Arc<Connection>, area: &NewArea<'_>) -> Result {
+pub(crate) fn map(conn: &Arc<Connection>, area: &NewArea<'_>, mapping: Option<Mapping>) -> Result {
     if !conn.is_stream() {
         return Err(Errno::OpNotSupp.into());
     }
@@ -88,7 +113,10 @@ pub(crate) fn map(conn: &Arc<Connection>, area: &NewArea<'_>) -> Result {
     let memory = conn.device.group().share();
     let window = Window::map(
         area,
-        Reader(conn.clone()),
+        Reader {
+            conn: conn.clone(),
+            _mapping: mapping,
+        },
         memory,
         conn.channel.peering.base,
     )?;
@@ -113,26 +141,22 @@ pub(crate) fn receive(conn: &Connection) -> Result<Received> {
     let mut mapped = conn.mapped.lock();
     let Mapped { window, taken } = (*mapped).as_mut().ok_or(EINVAL)?;
     taken.reserve(1, GFP_KERNEL)?;
-    let look = conn.with_rx(|proto, _, _| Ok((proto.rx_next_grant(), proto.rx_before_grant())));
+    let look = conn
+        .with_rx(|proto, _, avail| Ok((proto.rx_next_grant(), proto.rx_before_grant().min(avail))));
     // A connection that is over says so to `recv`.
     let (run, skip) = look.unwrap_or((None, 0));
-    let nothing = |skip| Received {
-        offset: 0,
-        length: 0,
-        skip,
-    };
     let Some(run) = run else {
-        return Ok(nothing(skip));
+        return Ok(Received::copied(skip));
     };
     let (first, count) = pages(conn, run);
     if !window.show(first, count) {
         // Not mapped, or taken already by an earlier grant of the same frames.
-        return Ok(nothing(bytes(run)));
+        return Ok(Received::copied(bytes(run)));
     }
     let place = conn.with(|proto, view| Ok(proto.rx_take_grant(view)));
     let Ok(Some(place)) = place else {
         window.hide(first, count);
-        return Ok(nothing(0));
+        return Ok(Received::default());
     };
     let new = Taken {
         place,
@@ -194,6 +218,10 @@ impl Connection {
     fn give_back(&self, taken: &Taken) {
         let notify = self.with(|proto, view| Ok(proto.rx_release(view, taken.place)));
         self.notify_space(notify);
+        if self.is_closed() {
+            // That was what DONE waited for.
+            self.advance_close();
+        }
     }
 
     /// The peer's frames may be somebody else's from now on. Sleeps.

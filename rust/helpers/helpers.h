@@ -126,7 +126,9 @@ u32 fgdp_helper_tcp_write_seq(const struct sock *sk);
 u32 fgdp_helper_tcp_copied_seq(const struct sock *sk);
 u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk);
 struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size);
+void fgdp_helper_zerocopy_granted(struct ubuf_info *uarg);
 void fgdp_helper_zerocopy_end(struct ubuf_info *uarg, bool sent);
+int fgdp_helper_tcp_zerocopy_none(u32 bytes, bool end, char *to, int *len);
 bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *msg);
 void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops, void *path);
 const struct tcp_ulp_ops *fgdp_helper_tcp_ulp_ops(const struct sock *sk);
@@ -200,7 +202,10 @@ struct workqueue_struct *fgdp_helper_alloc_workqueue(const char *name, bool bh);
 
 void *fgdp_helper_vzalloc(unsigned long size);
 
+bool fgdp_helper_module_get(void);
+void fgdp_helper_module_put(void);
 int fgdp_helper_area_check(struct vm_area_struct *vma);
+bool fgdp_helper_area_is_asked(const struct vm_area_struct *vma);
 void fgdp_helper_area_start(struct vm_area_struct *vma, struct fgdp_area *area);
 unsigned long fgdp_helper_vma_pages(const struct vm_area_struct *vma);
 struct file *fgdp_helper_vma_file(const struct vm_area_struct *vma);

@@ -223,8 +223,8 @@ bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *
 }
 
 /*
- * The notification of a send with MSG_ZEROCOPY whose @size bytes are copied, and
- * which says so; or NULL.
+ * The notification of a send with MSG_ZEROCOPY, which says of its @size bytes that
+ * they were copied unless some are granted; or NULL.
  */
 struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size)
 {
@@ -235,7 +235,14 @@ struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size)
 	return uarg;
 }
 
-/* The send has returned: what was @sent is complete. */
+/* Pages of the send are the peer's for a while: told when they are back, too. */
+void fgdp_helper_zerocopy_granted(struct ubuf_info *uarg)
+{
+	uarg_to_msgzc(uarg)->zerocopy = 1;
+	net_zcopy_get(uarg);
+}
+
+/* The send has returned, or pages of it are back: what was @sent is complete. */
 void fgdp_helper_zerocopy_end(struct ubuf_info *uarg, bool sent)
 {
 	if (sent)
@@ -272,6 +279,38 @@ bool fgdp_helper_tcp_is_needed(const struct sock *sk)
 {
 	return sock_flag(sk, SOCK_RCVTSTAMP) || READ_ONCE(sk->sk_tsflags) ||
 	       READ_ONCE(sk->sk_peek_off) >= 0 || READ_ONCE(sk->sk_max_pacing_rate) != ~0UL;
+}
+
+/*
+ * TCP_ZEROCOPY_RECEIVE where nothing can be mapped: all @bytes that there are, or
+ * their @end, are for recv().
+ */
+int fgdp_helper_tcp_zerocopy_none(u32 bytes, bool end, char *to, int *len)
+{
+	char __user *user = (char __user __force *)to;
+	struct tcp_zerocopy_receive zc = {};
+	int room;
+
+	if (get_user(room, (int __user __force *)len))
+		return -EFAULT;
+	if (room < (int)offsetofend(struct tcp_zerocopy_receive, length))
+		return -EINVAL;
+	room = min_t(int, room, sizeof(zc));
+	if (copy_from_user(&zc, user, room))
+		return -EFAULT;
+	if (!PAGE_ALIGNED(zc.address) || zc.reserved)
+		return -EINVAL;
+	if (!bytes && end)
+		return -EIO;
+	zc.length = 0;
+	zc.recv_skip_hint = bytes;
+	zc.inq = bytes;
+	zc.err = 0;
+	zc.copybuf_len = 0;
+	zc.msg_flags = 0;
+	if (put_user(room, (int __user __force *)len) || copy_to_user(user, &zc, room))
+		return -EFAULT;
+	return 0;
 }
 
 /* What TCP says of a message's ancillary data. */

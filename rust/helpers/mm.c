@@ -2,6 +2,7 @@
 
 #include <linux/mm.h>
 #include <linux/mman.h>
+#include <linux/module.h>
 #include <linux/sched/mm.h>
 #include <linux/vmalloc.h>
 
@@ -57,6 +58,24 @@ static const struct vm_operations_struct area_vm_ops = {
 	.huge_fault = area_huge_fault,
 #endif
 };
+
+bool fgdp_helper_module_get(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
+void fgdp_helper_module_put(void)
+{
+	module_put(THIS_MODULE);
+}
+
+/* Whether @vma of a TCP socket can be nothing else: TCP's own ones are not written to. */
+bool fgdp_helper_area_is_asked(const struct vm_area_struct *vma)
+{
+	bool window = vma->vm_pgoff == FGDP_MMAP_WINDOW >> PAGE_SHIFT;
+
+	return window || (vma->vm_flags & (VM_SHARED | VM_WRITE)) == (VM_SHARED | VM_WRITE);
+}
 
 /* Why @vma cannot be an area, 0 if it can, or 1 if it can be a window. */
 int fgdp_helper_area_check(struct vm_area_struct *vma)

@@ -17,6 +17,7 @@ mod lend;
 pub(crate) use lend::{lend, take_away, Behind, Frames};
 
 use super::ffi;
+use super::module::ModuleRef;
 use super::shm::SlotMem;
 use core::any::TypeId;
 use core::marker::PhantomData;
@@ -129,6 +130,8 @@ pub(crate) struct Area<O: Owner> {
     owner: O,
     memory: SlotMem,
     mappings: Atomic<i32>,
+    // A socket that is TCP's again does not hold it.
+    _module: ModuleRef,
     #[pin]
     pages: Mutex<Pages>,
 }
@@ -181,7 +184,7 @@ impl NewArea<'_> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for another number of frames; `ENOMEM`. Nothing is mapped then, and the owner hears
+    /// `EINVAL` for another number of frames; `ENOMEM`; `ENODEV` when the module is going. Nothing is mapped then, and the owner hears
     /// of nothing.
     pub(crate) fn map<O: Owner>(
         &self,
@@ -189,6 +192,7 @@ impl NewArea<'_> {
         memory: SlotMem,
         frames: impl Iterator<Item = u64>,
     ) -> Result<Arc<Area<O>>> {
+        let module = ModuleRef::hold()?;
         let count = self.pages();
         let mut backing = KVVec::with_capacity(count, GFP_KERNEL)?;
         for off in frames {
@@ -206,6 +210,7 @@ impl NewArea<'_> {
                 owner,
                 memory,
                 mappings: Atomic::new(1),
+                _module: module,
                 pages <- new_mutex!(pages, "fgdp_area"),
             }),
             GFP_KERNEL,

@@ -9,6 +9,7 @@ pub(crate) mod iov;
 pub(crate) mod irqlock;
 pub(crate) mod lock;
 pub(crate) mod mm;
+mod module;
 pub(crate) mod net;
 pub(crate) mod pci;
 pub(crate) mod proc;

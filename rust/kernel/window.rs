@@ -14,6 +14,7 @@
 
 use super::ffi;
 use super::mm::{map_ahead, page_pfn, Head, NewArea, AROUND, HUGE};
+use super::module::ModuleRef;
 use super::shm::GroupMem;
 use crate::proto::grant::bitmap;
 use core::ptr::NonNull;
@@ -76,6 +77,8 @@ pub(crate) struct Window<V: Viewer> {
     base: u64,
     count: usize,
     mappings: Atomic<i32>,
+    // A socket that is TCP's again does not hold it.
+    _module: ModuleRef,
     #[pin]
     pages: Mutex<Pages>,
 }
@@ -97,13 +100,14 @@ impl<V: Viewer> Window<V> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`. Nothing is mapped then, and the viewer hears of nothing.
+    /// `ENOMEM`; `ENODEV` when the module is going. Nothing is mapped then, and the viewer hears of nothing.
     pub(crate) fn map(
         area: &NewArea<'_>,
         viewer: V,
         memory: GroupMem,
         base: u64,
     ) -> Result<Arc<Self>> {
+        let module = ModuleRef::hold()?;
         let count = area.pages();
         let mut shown = KVVec::new();
         shown.resize(count.div_ceil(64), 0, GFP_KERNEL_ACCOUNT)?;
@@ -121,6 +125,7 @@ impl<V: Viewer> Window<V> {
                 base,
                 count,
                 mappings: Atomic::new(1),
+                _module: module,
                 pages <- new_mutex!(pages, "fgdp_window"),
             }),
             GFP_KERNEL,

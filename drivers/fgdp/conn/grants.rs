@@ -12,24 +12,68 @@ use crate::proto::stream::Notify;
 use crate::proto::wire::{Kind, GRANTS};
 use crate::storage::Storage;
 use crate::sys::net::errno::Errno;
+use crate::sys::net::notice::Granted;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 
 /// Sends with `MSG_ZEROCOPY` that are not complete, or not told to be: what ENOBUFS is for.
 const CALLS: usize = 128;
 
-pub(super) type Grants = Ledger<Storage<Entry>, Storage<Call>>;
+/// The grants of a connection, and who is told when they are back.
+///
+/// # Invariants
+///
+/// There is room in `ended` for as many as there are places.
+pub(super) struct Grants {
+    ledger: Ledger<Storage<Entry>, Storage<Call>>,
+    /// By place, of a connection that carries TCP: it has notifications of its own.
+    granted: KVVec<Option<Granted>>,
+    /// Those that are back, to be dropped without locks.
+    ended: KVVec<Granted>,
+}
+
+impl Grants {
+    fn new(is_carried: bool) -> Result<Self> {
+        let places = if is_carried { GRANTS as usize } else { 0 };
+        let mut granted = KVVec::with_capacity(places, GFP_KERNEL)?;
+        for _ in 0..places {
+            granted.push(None, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            ledger: Ledger::new(Storage::new(GRANTS as usize)?, Storage::new(CALLS)?),
+            granted,
+            ended: KVVec::with_capacity(places, GFP_KERNEL)?,
+        })
+    }
+
+    /// The grant at `place` is back: its frames.
+    fn take(&mut self, place: u8) -> Option<Run> {
+        let granted = self.granted.get_mut(usize::from(place));
+        if let Some(granted) = granted.and_then(Option::take) {
+            // Where there is no room it is told at once.
+            let _told = self.ended.push_within_capacity(granted);
+        }
+        self.ledger.take(place)
+    }
+}
 
 impl Connection {
     /// Whether it is one that can grant.
     pub(crate) fn is_stream(&self) -> bool {
-        self.kind() == Kind::Stream && !self.is_carried()
+        self.kind() == Kind::Stream
     }
 
-    /// Runs `f` on the ledger and what it is part of. `None` when the connection is over, or has
-    /// none.
-    fn with_ledger<R>(&self, f: impl FnOnce(&mut Grants) -> R) -> Option<R> {
-        self.state.lock().ledger.as_mut().map(f)
+    /// Runs `f` on what was granted. `None` when the connection never has.
+    fn with_grants<R>(&self, f: impl FnOnce(&mut Grants) -> R) -> Option<R> {
+        self.state.lock().grants.as_mut().map(f)
+    }
+
+    /// As [`Connection::with_grants`], on the ledger.
+    fn with_ledger<R>(
+        &self,
+        f: impl FnOnce(&mut Ledger<Storage<Entry>, Storage<Call>>) -> R,
+    ) -> Option<R> {
+        self.with_grants(|grants| f(&mut grants.ledger))
     }
 
     /// Room for a send with `MSG_ZEROCOPY`. Sleeps.
@@ -42,11 +86,11 @@ impl Connection {
         let reserved = match reserved {
             Some(reserved) => reserved,
             None => {
-                let new = Ledger::new(Storage::new(GRANTS as usize)?, Storage::new(CALLS)?);
+                let new = Grants::new(self.is_carried())?;
                 let mut state = self.state.lock();
                 self.grants.store(true, Relaxed);
                 // Somebody else may have been faster.
-                let reserved = state.ledger.get_or_insert(new).reserve();
+                let reserved = state.grants.get_or_insert(new).ledger.reserve();
                 drop(state);
                 reserved
             }
@@ -94,26 +138,29 @@ impl Connection {
             .unwrap_or(false)
     }
 
-    /// Publishes a grant of send `call`. False if it is not possible any more. The caller holds
-    /// `tx`.
+    /// Publishes a grant of send `call`; `told` is for TCP's notification. False if it is not
+    /// possible any more. The caller holds `tx`.
     ///
     /// # Errors
     ///
     /// `ECONNRESET` when the connection is over.
-    pub(crate) fn publish_grant(&self, run: Run, call: u32) -> Result<bool> {
+    pub(crate) fn publish_grant(&self, run: Run, call: u32, told: Option<Granted>) -> Result<bool> {
         let view = self.view();
         let mut state = self.state.lock();
         if self.is_over(&state) {
             drop(state);
             return Err(self.over());
         }
-        let State { proto, ledger, .. } = &mut *state;
-        let Some(ledger) = ledger else {
+        let State { proto, grants, .. } = &mut *state;
+        let Some(grants) = grants else {
             return Ok(false);
         };
         let granted = proto.tx_grant(&view, run);
         if let Ok(Some((place, _))) = granted {
-            ledger.put(place, run, call);
+            grants.ledger.put(place, run, call);
+            if let Some(slot) = grants.granted.get_mut(usize::from(place)) {
+                *slot = told;
+            }
         }
         drop(state);
         match granted {
@@ -150,14 +197,14 @@ impl Connection {
 
     /// Frees the frames of grants that came back.
     pub(super) fn settle_grants(&self, state: &mut State) {
-        let State { proto, ledger, .. } = state;
+        let State { proto, grants, .. } = state;
         let back = proto.take_released();
-        let Some(ledger) = ledger.as_mut().filter(|_| !back.is_empty()) else {
+        let Some(grants) = grants.as_mut().filter(|_| !back.is_empty()) else {
             return;
         };
         let mut pool = self.device.pool.lock();
         for place in back.iter() {
-            if let Some(run) = ledger.take(place) {
+            if let Some(run) = grants.take(place) {
                 // As for rings: a channel dies before its frames are reclaimed.
                 if !self.channel.is_dead() {
                     pool.release(run.pfn, run.frames);
@@ -185,15 +232,29 @@ impl Connection {
 
     /// The peer looks at nothing any more, and the channel is dead: all sends are complete.
     pub(crate) fn void_grants(&self) {
-        let _had = self.with_ledger(|ledger| {
-            for place in ledger.places().iter() {
-                ledger.take(place);
+        let _had = self.with_grants(|grants| {
+            for place in grants.ledger.places().iter() {
+                grants.take(place);
             }
         });
         self.tell_notices();
     }
 
+    /// Tells the user which sends are complete. Any context, without locks.
     pub(super) fn tell_notices(&self) {
+        if self.is_carried() {
+            // TCP tells them; not more than there were when this began.
+            for _ in 0..GRANTS {
+                let ended = self.with_grants(|grants| {
+                    while grants.ledger.notice().is_some() {}
+                    grants.ended.pop()
+                });
+                if ended.flatten().is_none() {
+                    break;
+                }
+            }
+            return;
+        }
         // Under the lock, as in `notice`.
         let new = self.with_ledger(|ledger| ledger.has_notice() && !self.notices.xchg(true, Full));
         if new == Some(true) {
@@ -206,14 +267,14 @@ impl Connection {
     /// Which sends are complete, told once.
     pub(crate) fn notice(&self) -> Option<Notice> {
         let mut state = self.state.lock();
-        let ledger = state.ledger.as_mut()?;
+        let ledger = &mut state.grants.as_mut()?.ledger;
         let notice = ledger.notice();
         self.notices.store(ledger.has_notice(), Release);
         notice
     }
 
-    /// Bytes granted that the peer has not read.
-    pub(super) fn granted(&self) -> u32 {
+    /// Bytes granted that the peer has not given back.
+    pub(crate) fn granted(&self) -> u32 {
         let bytes = self.with_ledger(|ledger| ledger.bytes()).unwrap_or(0);
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }

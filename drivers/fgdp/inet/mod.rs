@@ -11,6 +11,7 @@
 //! Lock order: a socket's lock, then what `conn.rs` says. `paths` is innermost.
 
 mod close;
+mod map;
 mod path;
 mod propose;
 mod recv;
@@ -20,6 +21,7 @@ mod table;
 mod why;
 mod work;
 
+pub(crate) use map::Mapping;
 pub(crate) use path::Path;
 pub(crate) use snapshot::{TcpConnections, TcpEnd, TcpEntry};
 pub(crate) use why::Why;
@@ -29,7 +31,9 @@ use crate::policy::{Policy, POLICIES};
 use crate::proto::stream::Endpoint;
 use crate::stack::Stack;
 use crate::sys::lock::{new_bhlock, BhLock};
+use crate::sys::mm::NewArea;
 use crate::sys::net::addr::Watcher;
+use crate::sys::net::family::{ZerocopyReceive, ZerocopyRelease};
 use crate::sys::net::inet::{Hook, RingBytes};
 use crate::sys::net::msg::{RecvMsg, SendMsg};
 use crate::sys::net::namespace::NetKey;
@@ -274,6 +278,26 @@ impl Hook for Inet {
 
     fn step_aside(path: &Arc<Path>, sk: &TcpSock) {
         path.step_aside(sk);
+    }
+
+    fn map(path: &Arc<Path>, sk: &TcpSock, area: &NewArea<'_>) -> Result {
+        map::map(path, sk, area)
+    }
+
+    fn window_size(path: &Arc<Path>, sk: &TcpSock) -> Result<u64> {
+        map::window_size(path, sk)
+    }
+
+    fn receive_mapped(path: &Arc<Path>, sk: &TcpSock) -> Result<ZerocopyReceive> {
+        map::receive(path, sk)
+    }
+
+    fn release_mapped(path: &Arc<Path>, what: &ZerocopyRelease) -> Result {
+        map::release(path, what)
+    }
+
+    fn unmappable(path: &Arc<Path>, sk: &TcpSock) -> Option<(u32, bool)> {
+        map::unmappable(path, sk)
     }
 
     fn left(path: Arc<Path>, grace: bool) {

@@ -72,6 +72,10 @@ pub(crate) struct Path {
     late: BhLock<Option<Arc<Path>>>,
     /// Calls that are inside.
     pub(super) inside: Atomic<i32>,
+    /// Mappings of memory that belongs to the connection.
+    pub(super) mappings: Atomic<i32>,
+    /// Somebody waits until both sides agree.
+    pub(super) awaited: Atomic<bool>,
     /// What the channel's end left for TCP.
     #[pin]
     pub(super) rest: Mutex<Option<Rest>>,
@@ -107,6 +111,8 @@ impl Path {
                 todo: Bits::new(),
                 late <- new_bhlock!(None, "fgdp_path_late"),
                 inside: Atomic::new(0),
+                mappings: Atomic::new(0),
+                awaited: Atomic::new(false),
                 rest <- new_mutex!(None, "fgdp_path_rest"),
                 rest_left: Atomic::new(false),
                 work <- new_work!("fgdp_path"),
@@ -185,7 +191,7 @@ impl Path {
         };
         sk.trace_carry(0);
         let switched = !matches!(self.source(&sk), Source::Tcp);
-        self.on_ready(switched, false);
+        self.on_ready(switched || self.awaited.load(Acquire), false);
     }
 
     /// Which way the next byte goes that is sent. `Wait` while that is being found out.
@@ -372,12 +378,18 @@ impl Path {
         }
     }
 
-    /// Gives the socket back to TCP if it alone carries it, and no call is inside. The socket's
-    /// lock is held.
+    /// Gives the socket back to TCP if it alone carries it, and neither a call is inside nor memory
+    /// of the connection mapped. The socket's lock is held.
     pub(super) fn try_leave(&self, sk: &TcpSock) {
-        if self.is_plain() && self.inside.load(Acquire) == 0 {
+        let used = self.inside.load(Acquire) != 0 || self.is_mapped();
+        if self.is_plain() && !used {
             sk.leave::<Inet>();
         }
+    }
+
+    /// Whether programs map memory of the connection.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.mappings.load(Acquire) != 0
     }
 
     /// The socket is gone, or TCP's alone. With `grace` this reference stays a little. Any context.

@@ -4,9 +4,11 @@
 
 use super::path::Inside;
 use super::{Path, Why};
+use crate::grant::Send;
 use crate::proto::stream::TxPath;
 use crate::sys::net::consts::*;
 use crate::sys::net::msg::SendMsg;
+use crate::sys::net::notice::Notice;
 use crate::sys::net::tcp::TcpSock;
 use crate::tx;
 use kernel::prelude::*;
@@ -19,7 +21,7 @@ pub(super) fn send(
     len: usize,
 ) -> Result<usize> {
     let _inside = Inside::new(path);
-    if path.is_plain() {
+    if path.is_plain() && !path.is_mapped() {
         return sk.tcp_send(msg, len);
     }
     if msg.flags() & MSG_OOB != 0 || sk.is_tcp_needed() {
@@ -28,15 +30,29 @@ pub(super) fn send(
         return sk.tcp_send(msg, len);
     }
     sk.check_control(msg)?;
-    let told = sk.will_tell_copied(msg, len)?;
-    let sent = send_all(path, sk, msg, len)?;
-    if let Some(told) = told.filter(|_| sent > 0) {
-        told.sent();
+    let notice = sk.notice(msg, len)?;
+    let sent = send_all(path, sk, msg, len, notice.as_ref())?;
+    if let Some(notice) = notice.filter(|_| sent > 0) {
+        notice.sent();
     }
     Ok(sent)
 }
 
-fn send_all(path: &Arc<Path>, sk: &TcpSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize> {
+fn send_all(
+    path: &Arc<Path>,
+    sk: &TcpSock,
+    msg: &mut SendMsg<'_>,
+    len: usize,
+    notice: Option<&Notice>,
+) -> Result<usize> {
+    let mut granting = match (notice, path.conn()) {
+        // Memory that is lent is mapped by sockets that are carried.
+        (Some(notice), Some(conn)) if path.is_agreed() && !path.is_plain() => {
+            let gives = msg.asks_transfer()?;
+            Some(Send::new(sk, conn, gives, Some(notice))?)
+        }
+        _ => None,
+    };
     let mut timeo = sk.sndtimeo(msg.flags() & MSG_DONTWAIT != 0);
     let mut sent = 0usize;
     // A call with nothing to send has TCP's errors, too.
@@ -45,7 +61,7 @@ fn send_all(path: &Arc<Path>, sk: &TcpSock, msg: &mut SendMsg<'_>, len: usize) -
             // The error is for the next call.
             break;
         }
-        match step(path, sk, msg, len - sent, &mut timeo) {
+        match step(path, sk, msg, len - sent, &mut timeo, granting.as_mut()) {
             Ok(Step::Sent(n)) => sent += n,
             Ok(Step::Over(n)) => return Ok(sent + n),
             Err(_) if sent > 0 => break,
@@ -68,6 +84,7 @@ fn step(
     msg: &mut SendMsg<'_>,
     left: usize,
     timeo: &mut isize,
+    granting: Option<&mut Send<'_>>,
 ) -> Result<Step> {
     // Errors and ends are TCP's.
     if !sk.may_send() || left == 0 {
@@ -84,7 +101,11 @@ fn step(
         }
         TxPath::Ring => {
             let conn = path.conn().ok_or(EPIPE)?;
-            match tx::write(sk, conn, msg) {
+            let written = match granting {
+                Some(send) => send.step(msg),
+                None => tx::write(sk, conn, msg),
+            };
+            match written {
                 Ok(0) if conn.tx_ring_bytes() == 0 => {
                     // Others have all frames, for as long as their readers like: TCP has room of
                     // its own.

@@ -524,19 +524,26 @@ unsafe extern "C" fn setsockopt<F: Family>(
     if name as c_uint != ffi::FGDP_ZEROCOPY_RELEASE {
         return Error::from(Errno::NoProtoOpt).to_errno();
     }
-    let mut what = ZerocopyRelease::default();
-    let size = size_of_val(&what);
-    let to = (&raw mut what).cast();
-    // SAFETY: A place for the value, of any bits; the kernel checks `value`, which has `len` bytes.
-    let copied = unsafe { ffi::fgdp_helper_copy_from_sockptr(to, size, value, len as usize) };
-    if copied != 0 {
-        return copied;
-    }
+    let what = match release_option(value, len) {
+        Ok(what) => what,
+        Err(e) => return e.to_errno(),
+    };
     // SAFETY: A `setsockopt` call.
     match unsafe { sock_of::<F>(sock) } {
         Some(sk) => ret(F::release_mapped(sk, &what).map(|()| 0)),
         None => EINVAL.to_errno(),
     }
+}
+
+/// The value of `FGDP_ZEROCOPY_RELEASE`.
+pub(super) fn release_option(value: ffi::sockptr_t, len: c_uint) -> Result<ZerocopyRelease> {
+    let mut what = ZerocopyRelease::default();
+    let size = size_of_val(&what);
+    let to = (&raw mut what).cast();
+    // SAFETY: A place for the value, of any bits; the kernel checks `value`, which has `len` bytes.
+    let copied = unsafe { ffi::fgdp_helper_copy_from_sockptr(to, size, value, len as usize) };
+    kernel::error::to_result(copied)?;
+    Ok(what)
 }
 
 /// # Safety
@@ -564,7 +571,7 @@ unsafe extern "C" fn getsockopt<F: Family>(
 }
 
 /// Gives the user the value of an option, which has no padding, if there is room for it.
-fn put_option<T: Copy>(
+pub(super) fn put_option<T: Copy>(
     get: impl FnOnce() -> Result<T>,
     value: *mut c_char,
     len: *mut c_int,

@@ -14,6 +14,8 @@
 mod options;
 
 use super::super::ffi;
+use super::super::mm::NewArea;
+use super::family::{ZerocopyReceive, ZerocopyRelease};
 use super::msg::{ret, RecvMsg, SendMsg};
 use super::tcp::TcpSock;
 use core::ptr::{null, null_mut};
@@ -74,6 +76,17 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     /// Something needs the connection to be plain TCP: goes back, and waits for it. The socket is
     /// not locked.
     fn step_aside(path: &Arc<Self::Path>, sk: &TcpSock);
+    /// `mmap(2)` of what only a carried connection has. Sleeps.
+    fn map(path: &Arc<Self::Path>, sk: &TcpSock, area: &NewArea<'_>) -> Result;
+    /// `FGDP_WINDOW`. Sleeps.
+    fn window_size(path: &Arc<Self::Path>, sk: &TcpSock) -> Result<u64>;
+    /// `FGDP_ZEROCOPY_RECEIVE`. Process context.
+    fn receive_mapped(path: &Arc<Self::Path>, sk: &TcpSock) -> Result<ZerocopyReceive>;
+    /// `FGDP_ZEROCOPY_RELEASE`. Process context.
+    fn release_mapped(path: &Arc<Self::Path>, what: &ZerocopyRelease) -> Result;
+    /// `TCP_ZEROCOPY_RECEIVE` where nothing can be mapped: how many bytes there are for `recv(2)`,
+    /// and whether they end there. `None`: TCP answers.
+    fn unmappable(path: &Arc<Self::Path>, sk: &TcpSock) -> Option<(u32, bool)>;
     /// The socket is left or destroyed: no call will find the state. With `grace` one may just be
     /// finding it: this reference is to be dropped after an RCU grace period. Any context.
     fn left(path: Arc<Self::Path>, grace: bool);
@@ -550,8 +563,13 @@ unsafe extern "C" fn mmap<H: Hook>(
     socket: *mut ffi::socket,
     vma: *mut ffi::vm_area_struct,
 ) -> c_int {
-    // SAFETY: An attached socket has a `struct sock`.
-    let _held = step_aside::<H>(unsafe { (*socket).sk });
+    // SAFETY: An attached socket has a `struct sock`; `vma` is new.
+    let (sk, asked) = unsafe { ((*socket).sk, ffi::fgdp_helper_area_is_asked(vma)) };
+    if let Some(path) = path::<H>(sk).filter(|_| asked) {
+        // SAFETY: As above.
+        let (area, sk) = unsafe { (NewArea::from_raw(vma), TcpSock::from_raw(sk)) };
+        return ret(area.and_then(|area| H::map(&path, sk, &area)).map(|()| 0));
+    }
     // SAFETY: A constant of the kernel.
     match unsafe { (*ops4()).mmap } {
         // SAFETY: TCP's own, with what it expects.

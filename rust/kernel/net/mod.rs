@@ -11,6 +11,7 @@ pub(crate) mod family;
 pub(crate) mod inet;
 pub(crate) mod msg;
 pub(crate) mod namespace;
+pub(crate) mod notice;
 pub(crate) mod sock;
 pub(crate) mod tcp;
 

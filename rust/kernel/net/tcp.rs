@@ -6,7 +6,6 @@ use super::super::ffi;
 use super::super::shm::SlotMem;
 use super::anysock::AnySock;
 use super::consts::*;
-use super::errno::Errno;
 use super::msg::{RecvMsg, SendMsg};
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -168,29 +167,6 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_trace_tcp_carry(self.raw(), reason) }
     }
 
-    /// If `msg` of `len` bytes wants to be told on the error queue when its pages are free: that
-    /// they were copied will be told, and `msg` wants it no more.
-    ///
-    /// # Errors
-    ///
-    /// `ENOBUFS`, as TCP: too much was not read from the error queue, or too much memory is pinned.
-    pub(crate) fn will_tell_copied(
-        &self,
-        msg: &mut SendMsg<'_>,
-        len: usize,
-    ) -> Result<Option<Copied>> {
-        // SAFETY: A live TCP socket, by the type's invariant.
-        let wants = unsafe { ffi::fgdp_helper_tcp_wants_zerocopy(self.raw(), msg.raw()) };
-        if !wants || len == 0 {
-            return Ok(None);
-        }
-        // SAFETY: As above, in a call that sends: process context.
-        let told = NonNull::new(unsafe { ffi::fgdp_helper_zerocopy_begin(self.raw(), len) });
-        let told = told.ok_or(Errno::NoBufs)?;
-        msg.clear_flags(MSG_ZEROCOPY);
-        Ok(Some(Copied { told, sent: false }))
-    }
-
     /// Whether the program has asked for what only TCP has.
     pub(crate) fn is_tcp_needed(&self) -> bool {
         // SAFETY: A live TCP socket, by the type's invariant.
@@ -320,27 +296,6 @@ impl TcpSock {
     pub(crate) fn wake_writers(&self) {
         // SAFETY: A live socket.
         unsafe { ffi::fgdp_helper_sk_wake_writers(self.raw()) };
-    }
-}
-
-/// The notification that what a send took was copied (`SO_EE_CODE_ZEROCOPY_COPIED`): told when it
-/// is dropped, or, if nothing was sent, never.
-pub(crate) struct Copied {
-    told: NonNull<ffi::ubuf_info>,
-    sent: bool,
-}
-
-impl Copied {
-    /// Something was sent.
-    pub(crate) fn sent(mut self) {
-        self.sent = true;
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        // SAFETY: From `zerocopy_begin`, whose reference is given back here; it holds the socket.
-        unsafe { ffi::fgdp_helper_zerocopy_end(self.told.as_ptr(), self.sent) };
     }
 }
 

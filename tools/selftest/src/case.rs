@@ -41,6 +41,10 @@ pub enum Families {
     Any,
     Fgdp,
     Tcp,
+    /// `AF_FGDP`, and TCP where it is carried: what lends memory.
+    Lending,
+    /// TCP where it is carried.
+    Carried,
 }
 
 /// One side of a case.
@@ -90,6 +94,22 @@ impl Case {
         }
     }
 
+    /// Run where sockets lend memory.
+    pub const fn lending(self) -> Self {
+        Self {
+            families: Families::Lending,
+            ..self
+        }
+    }
+
+    /// Run over TCP that is carried.
+    pub const fn carried(self) -> Self {
+        Self {
+            families: Families::Carried,
+            ..self
+        }
+    }
+
     /// A case for TCP, carried or not.
     pub const fn tcp(name: &'static str, client: Side, server: Side) -> Self {
         let case = Self::stream(name, client, server);
@@ -105,6 +125,8 @@ impl Case {
             Families::Any => true,
             Families::Fgdp => net.is_fgdp(),
             Families::Tcp => !net.is_fgdp(),
+            Families::Lending => net.is_fgdp() || net.is_carried(),
+            Families::Carried => net.is_carried(),
         }
     }
 

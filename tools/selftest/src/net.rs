@@ -61,6 +61,16 @@ impl Net {
         matches!(self, Self::Fgdp { .. })
     }
 
+    /// Whether this is TCP that FGDP carries, as the setting of this guest says.
+    pub fn is_carried(&self) -> bool {
+        let Self::Tcp { peer } = self else {
+            return false;
+        };
+        let level = std::fs::read_to_string("/proc/sys/net/fgdp/inet");
+        let level = level.ok().and_then(|text| text.trim().parse::<i32>().ok());
+        level.unwrap_or(0) > i32::from(peer.is_loopback())
+    }
+
     /// A port of this side, any address.
     pub fn local(&self, port: u32) -> Vec<u8> {
         match self {

@@ -3,6 +3,9 @@
 //! `setsockopt(2)` and `getsockopt(2)` of a taken socket.
 
 use super::super::super::ffi;
+use super::super::errno::Errno;
+use super::super::family::{put_option, release_option};
+use super::super::msg::ret;
 use super::super::tcp::TcpSock;
 use super::{path, step_aside, Hook, RingBytes};
 use kernel::ffi::{c_char, c_int, c_uint};
@@ -58,6 +61,13 @@ pub(super) unsafe extern "C" fn setsockopt<H: Hook>(
     if is_carry_option(level, name) {
         return set_carry::<H>(sk, val, len);
     }
+    if (level as c_uint, name as c_uint) == (ffi::SOL_FGDP, ffi::FGDP_ZEROCOPY_RELEASE) {
+        return match (release_option(val, len), path::<H>(sk)) {
+            (Ok(what), Some(path)) => ret(H::release_mapped(&path, &what).map(|()| 0)),
+            (Err(e), Some(_)) => e.to_errno(),
+            (_, None) => -(ffi::EOPNOTSUPP as c_int),
+        };
+    }
     let _held = if needs_tcp(level, name) {
         step_aside::<H>(sk)
     } else {
@@ -86,6 +96,18 @@ pub(super) unsafe extern "C" fn getsockopt<H: Hook>(
         // SAFETY: By this function's contract both are the user's pointers.
         return unsafe { ffi::fgdp_helper_put_option_int(carried.into(), val, len) };
     }
+    // SAFETY: By this function's contract.
+    let sock = unsafe { TcpSock::from_raw(sk) };
+    if level as c_uint == ffi::SOL_FGDP {
+        let Some(path) = path::<H>(sk) else {
+            return -(ffi::EOPNOTSUPP as c_int);
+        };
+        return match name as c_uint {
+            ffi::FGDP_WINDOW => put_option(|| H::window_size(&path, sock), val, len),
+            ffi::FGDP_ZEROCOPY_RECEIVE => put_option(|| H::receive_mapped(&path, sock), val, len),
+            _ => Error::from(Errno::NoProtoOpt).to_errno(),
+        };
+    }
     let is = |tcp: c_uint| level as c_uint == ffi::SOL_TCP && name as c_uint == tcp;
     // It is ours: to a program this is plain TCP, which has none.
     if is(ffi::fgdp_const_FGDP_CONST_TCP_ULP) && path::<H>(sk).is_some() {
@@ -93,10 +115,13 @@ pub(super) unsafe extern "C" fn getsockopt<H: Hook>(
         let mut user = UserSlice::new(UserPtr::from_ptr(len.cast()), size_of_val(&none)).writer();
         return user.write(&none).map_or_else(|e| e.to_errno(), |()| 0);
     }
-    let maps = is(ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE);
-    let _held = if maps { step_aside::<H>(sk) } else { None };
-    // SAFETY: By this function's contract.
-    let result = match unsafe { TcpSock::from_raw(sk) }.base().getsockopt {
+    if is(ffi::fgdp_const_FGDP_CONST_TCP_ZEROCOPY_RECEIVE) {
+        if let Some((bytes, end)) = path::<H>(sk).and_then(|path| H::unmappable(&path, sock)) {
+            // SAFETY: By this function's contract both are the user's pointers.
+            return unsafe { ffi::fgdp_helper_tcp_zerocopy_none(bytes, end, val, len) };
+        }
+    }
+    let result = match sock.base().getsockopt {
         // SAFETY: TCP's own, with what it expects.
         Some(base) => unsafe { base(sk, level, name, val, len) },
         None => -(ffi::EOPNOTSUPP as c_int),

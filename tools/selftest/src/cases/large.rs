@@ -16,7 +16,7 @@ use crate::sys::memory::PAGE;
 use crate::sys::window::{self, Received, Window};
 use crate::{same, want};
 
-pub const CASES: &[Case] = &[Case::stream("large_pages", client, server).fgdp()];
+pub const CASES: &[Case] = &[Case::stream("large_pages", client, server).lending()];
 
 /// Pages of 2 MiB.
 const HUGE: usize = 512;

@@ -3,6 +3,7 @@
 
 mod accept;
 mod ancillary;
+mod back;
 mod close;
 mod connect;
 mod files;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Case> {
         large::CASES,
         strangers::CASES,
         window::CASES,
+        back::CASES,
         many::CASES,
     ]
     .concat()

@@ -17,7 +17,7 @@ use crate::sock::Sock;
 use crate::sys::window::{self, Received, Window};
 use crate::{same, sys, want};
 
-pub const CASES: &[Case] = &[Case::stream("window_strangers", client, server).fgdp()];
+pub const CASES: &[Case] = &[Case::stream("window_strangers", client, server).lending()];
 
 fn client(ctx: &mut Ctx) -> Result<()> {
     let _other = ctx.dial()?;
