@@ -182,10 +182,17 @@ impl Conn {
         v: &View<'_, S, W>,
         peer: u64,
     ) -> Result<(), Reason> {
-        if self.tx.given.out.is_empty() {
+        // DONE brought all back but what TCP may have to send.
+        let done = self.done_seen;
+        if self.tx.given.out.is_empty() || (done && !self.tx_keeps_bytes()) {
             return Ok(());
         }
+        let seen = self.tx.given.seen;
         let now = Places::from_words(|n| {
+            if done {
+                // What was released before it is no news.
+                return seen.word(n);
+            }
             let off = conn::RELEASED.wrapping_add((n as u64).wrapping_mul(4));
             // Pairs with the release in `publish_released`: the frames are read.
             v.peer_load_acquire(peer.wrapping_add(off))
