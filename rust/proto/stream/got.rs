@@ -325,6 +325,9 @@ impl Conn {
 
     /// The grant that is next in the stream, if nothing of it was read.
     pub fn rx_next_grant(&self) -> Option<Run> {
+        if self.rx_unread() == 0 {
+            return None;
+        }
         let first = self.rx.got.window().first()?;
         let next = first.position == self.rx.head && first.done == 0;
         first.run.filter(|_| next)
@@ -360,6 +363,10 @@ impl Conn {
             return Notify::NO;
         }
         got.release(place);
+        if !self.entry_lives() {
+            // The words may be another connection's.
+            return Notify::NO;
+        }
         let step = Step {
             in_ring: 0,
             words: 1 << (place / 32),
