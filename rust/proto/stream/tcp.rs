@@ -431,7 +431,9 @@ impl Conn {
             // Last: an entry that was made new lost its id before anything else.
             let id = v.peer_load_acquire(peer.wrapping_add(conn::ID));
             let told = id == self.peer_id && flags & RX_STOP != 0;
-            if told && self.take_grant_head(v, granted) && self.take_head(flags, head).is_ok() {
+            // Both heads are right, or neither counts.
+            let right = told && self.check_head(flags, head).is_ok();
+            if right && self.take_grant_head(v, granted) && self.take_head(flags, head).is_ok() {
                 return;
             }
         }

@@ -125,21 +125,20 @@ impl Conn {
         let flags = v.peer_load_acquire(peer.wrapping_add(conn::RX_FLAGS));
         // Pairs with the release in `rx_consume`: bytes before it are copied.
         let head = v.peer_load_acquire(peer.wrapping_add(conn::HEAD));
-        // What was read is final since then, and DONE brings all grants back.
-        let stopped = self.tx.peer_rx & RX_STOP != 0;
-        match self.take_head(flags, head) {
-            Ok(()) if stopped => Ok(()),
-            Ok(()) => self.refresh_released(v, peer),
-            Err(reason) => self.fail(reason),
+        if let Err(reason) = self.check_head(flags, head) {
+            return self.fail(reason);
         }
+        // What was read is final after STOP, and DONE brings all grants back.
+        if self.tx.peer_rx & RX_STOP == 0 {
+            // Before STOP counts: it makes both heads final.
+            self.refresh_released(v, peer)?;
+        }
+        self.take_head(flags, head)
     }
 
-    /// Checks the consumer's flags and the head that was fetched after them, and
-    /// takes them over; on error nothing changes.
-    pub(super) fn take_head(&mut self, flags: u32, head: u32) -> Result<(), Reason> {
-        if flags == self.tx.peer_rx && head == self.tx.head {
-            return Ok(());
-        }
+    /// Checks the consumer's flags and the head that was fetched after them: how many
+    /// bytes it moved.
+    pub(super) fn check_head(&self, flags: u32, head: u32) -> Result<u32, Reason> {
         let known = match self.carried {
             Some(_) => RX_STOP,
             None => RX_SHUT,
@@ -152,6 +151,15 @@ impl Conn {
         if flags & !known != 0 || self.tx.peer_rx & !flags != 0 {
             return Err(Reason::BadFlags);
         }
+        Ok(step)
+    }
+
+    /// Takes them over; on error nothing changes.
+    pub(super) fn take_head(&mut self, flags: u32, head: u32) -> Result<(), Reason> {
+        if flags == self.tx.peer_rx && head == self.tx.head {
+            return Ok(());
+        }
+        let step = self.check_head(flags, head)?;
         // INVARIANT: head is in [old head, tail] by the check above.
         self.tx.head = head;
         self.tx.ring.advance(step);
