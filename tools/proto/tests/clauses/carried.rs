@@ -7,15 +7,15 @@ use fgdp_proto::proto::wire::*;
 
 use crate::memory::{accepted, attach, first_extent, slot_base, view, Group, Slot};
 
-const ID: u32 = (1 << 16) | 7;
+pub const ID: u32 = (1 << 16) | 7;
 
 /// Both members have a carried connection; `a` is member 1, `b` member 2.
-struct Pair<'a> {
-    group: &'a Group,
-    a: Conn,
-    b: Conn,
-    av: View<'a, Slot, Group>,
-    bv: View<'a, Slot, Group>,
+pub struct Pair<'a> {
+    pub group: &'a Group,
+    pub a: Conn,
+    pub b: Conn,
+    pub av: View<'a, Slot, Group>,
+    pub bv: View<'a, Slot, Group>,
 }
 
 fn pair<'a>(group: &'a Group, slots: &'a [Slot; 2]) -> Pair<'a> {
@@ -35,7 +35,7 @@ fn pair<'a>(group: &'a Group, slots: &'a [Slot; 2]) -> Pair<'a> {
 }
 
 /// Runs `test` on a new pair.
-fn with(test: impl FnOnce(Pair<'_>)) {
+pub fn with(test: impl FnOnce(Pair<'_>)) {
     let group = Group::new(2);
     let slots = [attach(&group, 1), attach(&group, 2)];
     test(pair(&group, &slots));
@@ -43,7 +43,7 @@ fn with(test: impl FnOnce(Pair<'_>)) {
 
 impl Pair<'_> {
     /// A's direction goes by the ring from `seq` on.
-    fn switch(&mut self, seq: u32) {
+    pub fn switch(&mut self, seq: u32) {
         assert_eq!(self.a.tx_switch(&self.av, seq), Ok(true));
         let ring = Ring {
             pfn: first_extent(1),
@@ -53,30 +53,30 @@ impl Pair<'_> {
     }
 
     /// A sends `n` bytes into the ring.
-    fn send(&mut self, n: u32) {
+    pub fn send(&mut self, n: u32) {
         assert!(self.a.tx_space(&self.av).unwrap() >= n);
         let _ = self.a.tx_publish(&self.av, n).unwrap();
     }
 
     /// Where B reads from, when TCP has all bytes before `rcv_nxt` and the reader
     /// those before `copied`.
-    fn source(&mut self, copied: u32, rcv_nxt: u32) -> Source {
+    pub fn source(&mut self, copied: u32, rcv_nxt: u32) -> Source {
         let acc = accepted(1);
         self.b
             .rx_source(&self.bv, &acc, copied, rcv_nxt)
             .expect("nobody breaks a rule")
     }
 
-    fn consume(&mut self, n: u32) {
+    pub fn consume(&mut self, n: u32) {
         let _ = self.b.rx_consume(&self.bv, n).unwrap();
     }
 
-    fn path(&mut self, seq: u32) -> TxPath {
+    pub fn path(&mut self, seq: u32) -> TxPath {
         self.a.tx_path(&self.av, seq).expect("nobody breaks a rule")
     }
 
     /// Offset in the group of a word of A's entry.
-    fn word(&self, off: u64) -> u64 {
+    pub fn word(&self, off: u64) -> u64 {
         slot_base(1) + conn_entry(ID) + off
     }
 }
@@ -467,7 +467,7 @@ fn t_13_flags_set_before_the_answer_are_told_after_it() {
 }
 
 /// A's channel ends, then B's.
-fn cut(p: &mut Pair<'_>) {
+pub fn cut(p: &mut Pair<'_>) {
     p.a.cut(&p.av);
     assert_eq!(p.a.tx_space(&p.av), Ok(0));
     p.b.cut(&p.bv);

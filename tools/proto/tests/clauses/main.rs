@@ -7,6 +7,7 @@
 mod accepted;
 mod basics;
 mod carried;
+mod carried_grants;
 mod channel;
 mod frames;
 mod grants;

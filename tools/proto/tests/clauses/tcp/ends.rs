@@ -7,16 +7,16 @@ use fgdp_proto::proto::wire::Msg;
 use super::world::{World, IDS};
 use crate::memory::first_extent;
 
-const POISON: u8 = 0xee;
+pub const POISON: u8 = 0xee;
 
 /// The byte that a thread of end `i` writes at a position of its own; the high
 /// bit says which thread.
-fn pattern(i: usize, thread: usize, pos: u64) -> u8 {
+pub fn pattern(i: usize, thread: usize, pos: u64) -> u8 {
     let x = pos.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((i as u64) << 13);
     ((x >> 40) as u8 ^ x as u8) & 0x7f | ((thread as u8) << 7)
 }
 
-fn check(got: &mut [u64; 2], from: usize, b: u8) {
+pub fn check(got: &mut [u64; 2], from: usize, b: u8) {
     let thread = usize::from(b >> 7);
     let pos = got[thread];
     assert_eq!(b, pattern(from, thread, pos), "thread {thread} at {pos}");
@@ -65,10 +65,8 @@ impl World<'_> {
         }
         if path == TxPath::Back {
             // Nobody looks at the rings any more.
-            for ring in conn.take_tx_rings().into_iter().flatten() {
-                let start = ring.start() as usize;
-                self.bytes[start..start + ring.bytes() as usize].fill(POISON);
-            }
+            let rings = conn.take_tx_rings();
+            self.poison_rings(rings);
         }
         path
     }
@@ -299,7 +297,8 @@ impl World<'_> {
         let end = &mut self.ends[i];
         let conn = end.conn.as_mut().unwrap();
         let spans: Spans = conn.rx_spans(0, n);
-        assert!(spans.bytes() == n || self.void);
+        let many = spans.as_slice().len() == 4;
+        assert!(spans.bytes() == n || many || self.void);
         for span in &spans {
             let at = span.off as usize;
             for &b in &self.bytes[at..at + span.len as usize] {

@@ -7,6 +7,7 @@
 //! when the direction is switched. What each wrote is read once and in order.
 
 mod ends;
+mod grants;
 mod world;
 
 use proptest::prelude::*;
@@ -16,6 +17,14 @@ use world::{Answer, World};
 enum Act {
     /// A thread writes.
     Write(usize, u32),
+    /// A thread grants so many frames.
+    Grant(usize, u32),
+    /// The reader takes the next grant, to read it later.
+    Take,
+    /// It gives the n-th back that it has.
+    GiveBack(usize),
+    /// The owner looks which frames are its own again.
+    Collect,
     /// A thread enters TCP's send function with so many bytes.
     Enter(u32),
     /// It gets so many of them out.
@@ -36,6 +45,8 @@ enum Act {
     Tcp(u32),
     /// A lane message comes to this end.
     Lane,
+    /// All of them do, and it looks at nothing meanwhile.
+    Lanes,
     /// The host's event comes to this end.
     Event,
     Cut,
@@ -48,6 +59,10 @@ fn act() -> impl Strategy<Value = Act> {
     let rarely = |act, one_in| (0..one_in).prop_map(move |n| if n == 0 { act } else { Act::Done });
     prop_oneof![
         12 => (0usize..2, bytes()).prop_map(|(w, n)| Act::Write(w, n)),
+        8 => (0usize..2, 1u32..4).prop_map(|(w, n)| Act::Grant(w, n)),
+        5 => Just(Act::Take),
+        3 => any::<usize>().prop_map(Act::GiveBack),
+        2 => Just(Act::Collect),
         2 => bytes().prop_map(Act::Enter),
         2 => bytes().prop_map(Act::Inside),
         12 => bytes().prop_map(Act::Read),
@@ -65,11 +80,14 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Done),
         12 => bytes().prop_map(Act::Tcp),
         12 => Just(Act::Lane),
+        3 => Just(Act::Lanes),
         3 => Just(Act::Event),
     ]
 }
 
-fn run(isn: [u32; 2], answer: Answer, acts: &[(bool, Act)], early: bool, back: bool) {
+/// `early`: the proposal is answered before anything else. `eager`: frames are
+/// overwritten as soon as they are back. `back`: FGDP is turned off before the end.
+fn run(isn: [u32; 2], answer: Answer, acts: &[(bool, Act)], [early, eager, back]: [bool; 3]) {
     World::with(isn, answer, |mut w| {
         if early {
             w.lane(1);
@@ -79,6 +97,10 @@ fn run(isn: [u32; 2], answer: Answer, acts: &[(bool, Act)], early: bool, back: b
             let i = usize::from(second);
             match act {
                 Act::Write(thread, n) => w.write(i, thread, n),
+                Act::Grant(thread, n) => w.grant(i, thread, n),
+                Act::Take => w.take(i),
+                Act::GiveBack(n) => w.give_back(i, n),
+                Act::Collect => w.collect(i),
                 Act::Enter(n) => w.enter(i, n),
                 Act::Inside(n) => w.inside(i, n),
                 Act::Read(n) => w.read(i, n),
@@ -94,9 +116,14 @@ fn run(isn: [u32; 2], answer: Answer, acts: &[(bool, Act)], early: bool, back: b
                 Act::Done => w.done(i),
                 Act::Tcp(n) => w.tcp(i, n),
                 Act::Lane => w.lane(i),
+                Act::Lanes => w.all_lanes(i),
                 Act::Event => w.event(i),
                 Act::Cut => w.cut(i),
                 Act::Reuse => w.reuse(i),
+            }
+            if eager {
+                w.collect(0);
+                w.collect(1);
             }
         }
         if back {
@@ -128,10 +155,9 @@ proptest! {
     fn t_1_to_t_14_each_byte_arrives_once_and_in_order(
         isn in [isn(), isn()],
         answer in answer(),
-        early in any::<bool>(),
-        back in any::<bool>(),
+        flags in any::<[bool; 3]>(),
         acts in prop::collection::vec((any::<bool>(), act()), 1..300),
     ) {
-        run(isn, answer, &acts, early, back);
+        run(isn, answer, &acts, flags);
     }
 }

@@ -8,6 +8,7 @@ use fgdp_proto::proto::mem::View;
 use fgdp_proto::proto::stream::{Conn, Source, TxPath};
 use fgdp_proto::proto::wire::*;
 
+use super::grants::Grants;
 use crate::memory::{accepted, attach, slot_base, view, Group, Slot};
 
 /// What becomes of the proposal.
@@ -66,6 +67,7 @@ pub struct End<'a> {
     pub cut: bool,
     pub told: bool,
     pub reused: bool,
+    pub grants: Grants,
 }
 
 pub struct World<'a> {
@@ -103,6 +105,7 @@ impl World<'_> {
                 cut: false,
                 told: false,
                 reused: false,
+                grants: Grants::default(),
             };
             if i == 0 {
                 let conn = Conn::new_carried(IDS[0]);
@@ -156,6 +159,7 @@ impl World<'_> {
         conn.rx_avail(&end.v, &end.accepted).unwrap();
         if let Some(msg) = conn.poll_done(&end.v).unwrap() {
             assert_eq!(msg, Msg::Done { conn: IDS[1 - i] });
+            assert!(!end.grants.holds_any(), "DONE before the last look");
             end.looked = None;
             self.lanes[i].push_back(msg);
         }
@@ -170,6 +174,7 @@ impl World<'_> {
         end.looked = None;
         end.rx_asleep = false;
         end.tx_asleep = false;
+        end.grants.cut();
         if let Some(conn) = &mut end.conn {
             conn.cut(&end.v);
         }
@@ -242,6 +247,12 @@ impl World<'_> {
         }
     }
 
+    pub fn all_lanes(&mut self, i: usize) {
+        while !self.lanes[1 - i].is_empty() {
+            self.lane(i);
+        }
+    }
+
     fn proposal(&mut self, i: usize, peer_conn: u32) {
         let shut = self.ends[i].fin || self.ends[i].eof;
         let end = &mut self.ends[i];
@@ -289,6 +300,7 @@ impl World<'_> {
                     moved = true;
                     self.done(i);
                 }
+                self.collect(i);
             }
             if !moved {
                 return;
@@ -302,13 +314,22 @@ impl World<'_> {
         conn.is_none_or(|c| c.is_free() || c.is_cut())
     }
 
+    /// All goes on while grants are held; the ends of the connection do not.
+    fn quiesce_held(&mut self) {
+        self.quiesce();
+        for i in 0..2 {
+            self.give_all_back(i);
+        }
+        self.quiesce();
+    }
+
     /// FGDP is turned off: everything is free, and TCP lives on.
     pub fn settle_back(&mut self) {
         for i in 0..2 {
             self.back(i);
             self.stop(i);
         }
-        self.quiesce();
+        self.quiesce_held();
         for i in 0..2 {
             assert!(self.is_free(i) || self.answer == Answer::None);
             if !self.void {
@@ -326,7 +347,7 @@ impl World<'_> {
             self.inside(i, inside);
             self.fin(i);
         }
-        self.quiesce();
+        self.quiesce_held();
         if self.void {
             // As a reset connection ends: what was read is a part of what was
             // written, which `check` saw, and nobody keeps anything.
@@ -341,6 +362,7 @@ impl World<'_> {
             assert!(self.is_free(i) || self.answer == Answer::None);
             let keeps = end.conn.as_ref().is_some_and(Conn::tx_keeps_bytes);
             assert!(!keeps, "frames for ever");
+            assert!(!end.grants.lends_any(), "frames for ever");
             if !self.void {
                 assert!(end.eof, "end {i} waits for ever");
                 assert_eq!(end.got, sent, "bytes lost");
