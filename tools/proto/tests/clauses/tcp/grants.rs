@@ -54,7 +54,7 @@ impl Grants {
     }
 
     pub fn holds_any(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || !self.late.is_empty()
     }
 
     pub fn lends_any(&self) -> bool {

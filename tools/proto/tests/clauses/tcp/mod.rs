@@ -152,7 +152,7 @@ proptest! {
     #![proptest_config(crate::cases(600))]
 
     #[test]
-    fn t_1_to_t_14_each_byte_arrives_once_and_in_order(
+    fn t_1_to_t_17_each_byte_arrives_once_and_in_order(
         isn in [isn(), isn()],
         answer in answer(),
         flags in any::<[bool; 3]>(),

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use fgdp_proto::proto::grant::Accepted;
-use fgdp_proto::proto::mem::View;
+use fgdp_proto::proto::mem::{Mem, View};
 use fgdp_proto::proto::stream::{Conn, Source, TxPath};
 use fgdp_proto::proto::wire::*;
 
@@ -363,6 +363,11 @@ impl World<'_> {
             let keeps = end.conn.as_ref().is_some_and(Conn::tx_keeps_bytes);
             assert!(!keeps, "frames for ever");
             assert!(!end.grants.lends_any(), "frames for ever");
+            let said = |off| end.v.slot.load(conn_entry(IDS[i]) + off);
+            let new = (conn::RELEASED..=conn::GRANT_HEAD)
+                .step_by(4)
+                .all(|off| said(off) == 0);
+            assert!(!end.reused || new, "said in another one's entry");
             if !self.void {
                 assert!(end.eof, "end {i} waits for ever");
                 assert_eq!(end.got, sent, "bytes lost");
