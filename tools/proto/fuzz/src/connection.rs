@@ -6,6 +6,7 @@ use fgdp_proto::proto::stream::{Conn, Ring, Source, TxPath};
 use fgdp_proto::proto::wire::*;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
+use crate::grants::{check_part, check_rest, Grants};
 use crate::memory::{accepted, base, first_extent, view, Group, SLOT};
 
 const ID: u32 = 1 << 16 | 3;
@@ -37,10 +38,14 @@ fn run(mut conn: Conn, u: &mut Unstructured<'_>) -> Result<()> {
     let v = view(&slot, &group);
     group.poke(word(conn::ID), ID);
     let kind = conn.kind();
-    let last = if conn.is_carried() { 24 } else { 17 };
+    let carried = conn.is_carried();
+    let last = if carried { 24 + Grants::ACTS } else { 17 };
+    let mut grants = Grants::default();
     conn.init_entry(&v);
     conn.set_peer(&v, ID).unwrap();
     let mut acc = accepted();
+    // Grants are of carried ones here; z_5_grant has them on others.
+    let check = if carried { check_part } else { check_rx };
     let mut bad = None;
     let mut see = |broken: Option<Reason>| {
         assert!(bad.is_none() || bad == broken, "not latched");
@@ -75,7 +80,7 @@ fn run(mut conn: Conn, u: &mut Unstructured<'_>) -> Result<()> {
             4 => group.lie(u.int_in_range(0..=12)?, u.arbitrary()?),
             5 => {
                 if let Ok(avail) = conn.rx_avail(&v, &acc) {
-                    check_rx(&conn, &acc, avail, u.arbitrary()?);
+                    check(&conn, &acc, avail, u.arbitrary()?);
                 }
             }
             6 => {
@@ -153,21 +158,14 @@ fn run(mut conn: Conn, u: &mut Unstructured<'_>) -> Result<()> {
                 if conn.rx_stopped() {
                     assert_eq!(source, Ok(Source::Back));
                 } else if let Ok(Source::Ring(unread)) = source {
-                    check_rx(&conn, &acc, unread, copied);
+                    check(&conn, &acc, unread, copied);
                 }
             }
             21 => {
                 let _ = conn.tx_switch(&v, u.arbitrary()?);
             }
             22 => {
-                let path = conn.tx_path(&v, u.arbitrary()?);
-                assert!(path.is_ok() || !conn.is_cut());
-                let spans = conn.tx_rest_spans(&v, u32::MAX);
-                if let Ok(TxPath::Rest(n)) = path {
-                    assert_eq!(spans.bytes(), n);
-                }
-                assert!(spans.iter().all(|s| s.off + u64::from(s.len) <= SLOT));
-                conn.tx_rest_sent(&v, u.arbitrary()?);
+                check_rest(&mut conn, &v, u.arbitrary()?, u.arbitrary()?);
             }
             23 => {
                 let _ = match u.arbitrary()? {
@@ -179,6 +177,9 @@ fn run(mut conn: Conn, u: &mut Unstructured<'_>) -> Result<()> {
                 conn.cut(&v);
                 conn.tx_final(&v);
                 assert_ne!(conn.tx_path(&v, 0), Ok(TxPath::Wait));
+            }
+            n @ 25.. => {
+                grants.act(n - 25, u, (&group, word(0)), (&mut conn, &v, &acc))?;
             }
             _ => {
                 let unacked = conn.tx_unacked(&v);
