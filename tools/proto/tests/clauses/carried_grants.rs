@@ -9,24 +9,24 @@ use crate::carried::{cut, with, Pair, ID};
 use crate::memory::{accepted, attach, first_extent, slot_base, view, Group};
 
 /// TCP's number at which A's direction is switched.
-const S: u32 = 500;
-const PAGE: u32 = FRAME_SIZE;
+pub const S: u32 = 500;
+pub const PAGE: u32 = FRAME_SIZE;
 /// Frames of A behind the ring: that of the records, then those that are granted.
 const RECORDS: u32 = 16;
-const FIRST: u32 = 20;
+pub const FIRST: u32 = 20;
 
 /// `grant_head` for so many grants read, and bytes of the next one.
-fn head(read: u32, part: u32) -> u32 {
+pub fn head(read: u32, part: u32) -> u32 {
     read << GRANT_HEAD_SHIFT | part
 }
 
 /// Where in A's slot frame `n` behind its tables is.
-fn frame(n: u32) -> u64 {
+pub fn frame(n: u32) -> u64 {
     u64::from(first_extent(1) + n) * 4096 - slot_base(1)
 }
 
 /// Runs `test` on a pair that is on the ring, and whose A has a frame for records.
-fn on_ring(test: impl FnOnce(Pair<'_>)) {
+pub fn on_ring(test: impl FnOnce(Pair<'_>)) {
     with(|mut p| {
         p.switch(S);
         let records = first_extent(1) + RECORDS;
@@ -42,29 +42,29 @@ impl Pair<'_> {
     }
 
     /// A grants frames.
-    fn grant(&mut self, first: u32, frames: u32) -> u8 {
+    pub fn grant(&mut self, first: u32, frames: u32) -> u8 {
         let (place, notify) = self.try_grant(first, frames).expect("possible");
         assert!(notify.ready);
         place
     }
 
     /// B looks, and reads so many bytes.
-    fn read(&mut self, n: u32) {
+    pub fn read(&mut self, n: u32) {
         assert!(matches!(self.source(S, S), Source::Ring(unread) if unread >= n));
         self.consume(n);
     }
 
-    fn take(&mut self) -> u8 {
+    pub fn take(&mut self) -> u8 {
         assert!(matches!(self.source(S, S), Source::Ring(1..)));
         self.b.rx_take_grant(&self.bv).expect("a grant is next")
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         assert!(self.b.rx_stop(&self.bv).ready);
     }
 
     /// Offset in the group of a word of B's entry.
-    fn told(&self, off: u64) -> u64 {
+    pub fn told(&self, off: u64) -> u64 {
         slot_base(2) + conn_entry(ID) + off
     }
 
@@ -72,16 +72,16 @@ impl Pair<'_> {
         self.group.peek(self.told(conn::GRANT_HEAD))
     }
 
-    fn set_head(&self, word: u32) {
+    pub fn set_head(&self, word: u32) {
         self.group.poke(self.told(conn::GRANT_HEAD), word);
     }
 
-    fn released(&mut self) -> Vec<u8> {
+    pub fn released(&mut self) -> Vec<u8> {
         self.a.take_released().iter().collect()
     }
 
     /// What A sends by TCP next, which is one run: so many bytes from there on.
-    fn rest(&mut self) -> Option<(u64, u32)> {
+    pub fn rest(&mut self) -> Option<(u64, u32)> {
         let TxPath::Rest(n) = self.path(S) else {
             return None;
         };
@@ -92,7 +92,7 @@ impl Pair<'_> {
         Some((span.off, span.len))
     }
 
-    fn sent(&mut self, n: u32) {
+    pub fn sent(&mut self, n: u32) {
         self.a.tx_rest_sent(&self.av, n);
     }
 }
@@ -453,218 +453,6 @@ fn t_15_what_a_reset_makes_void_comes_back_with_done() {
         p.a.peer_done().unwrap();
         assert_eq!(p.released(), [0, 1]);
     });
-}
-
-/// A looks when B has read one grant of three, and 10 bytes of the next one, which
-/// has two frames; then the test shows it something else. Bytes that were not read,
-/// or what A sees in it.
-fn shown(change: impl FnOnce(&Pair<'_>)) -> Result<Vec<u8>, Reason> {
-    let mut result = Ok(Vec::new());
-    on_ring(|mut p| {
-        p.send(100);
-        p.grant(FIRST, 1);
-        p.grant(FIRST + 1, 2);
-        p.grant(FIRST + 3, GRANT_MAX_FRAMES);
-        p.read(100 + PAGE + 10);
-        assert_eq!(p.path(S), TxPath::Ring);
-        assert_eq!(p.released(), [0]);
-        change(&p);
-        result = match p.a.tx_space(&p.av) {
-            Ok(_) => Ok(p.released()),
-            Err(reason) => {
-                assert_eq!(p.a.broken(), Some(reason));
-                assert_eq!(p.a.tx_path(&p.av, S), Err(reason));
-                assert!(p.released().is_empty());
-                Err(reason)
-            }
-        };
-    });
-    result
-}
-
-#[test]
-fn t_17_a_head_that_cannot_be_breaks_the_channel() {
-    let bad = Err(Reason::BadGrant);
-    let none = Ok(Vec::new());
-    assert_eq!(shown(|_| {}), none);
-    let head_is = |word| shown(|p| p.set_head(word));
-    assert_eq!(head_is(head(1, 10)), none);
-    assert_eq!(head_is(head(1, 11)), none);
-    assert_eq!(head_is(head(1, 9)), bad, "back in the grant");
-    assert_eq!(head_is(head(1, 0)), bad);
-    assert_eq!(head_is(head(0, 10)), bad, "back");
-    assert_eq!(head_is(head(0, 0)), bad);
-    assert_eq!(head_is(head(1023, 0)), bad);
-    assert_eq!(head_is(head(513, 0)), bad);
-    assert_eq!(head_is(head(1, 2 * PAGE - 1)), none);
-    assert_eq!(
-        head_is(head(1, 2 * PAGE)),
-        bad,
-        "all of it is the next count"
-    );
-    assert_eq!(head_is(head(1, (1 << 22) - 1)), bad);
-    assert_eq!(head_is(head(2, 0)), none);
-    assert_eq!(head_is(head(2, (1 << 22) - 1)), none);
-    assert_eq!(head_is(head(3, 0)), none);
-    assert_eq!(head_is(head(3, 1)), bad, "bytes of no grant");
-    assert_eq!(head_is(head(4, 0)), bad, "not granted");
-    assert_eq!(head_is(u32::MAX), bad);
-}
-
-#[test]
-fn t_17_what_is_released_was_read() {
-    let bad = Err(Reason::BadGrant);
-    let both = |word, bits| {
-        shown(|p| {
-            p.set_head(word);
-            p.group.poke(p.told(conn::RELEASED), bits);
-        })
-    };
-    // Bit 0 was flipped before.
-    assert_eq!(both(head(1, 10), 1), Ok(vec![]));
-    assert_eq!(both(head(1, 10), 3), bad);
-    assert_eq!(both(head(2, 0), 3), Ok(vec![1]));
-    assert_eq!(both(head(2, 9), 5), bad, "another one");
-    assert_eq!(both(head(2, 0), 7), bad);
-    assert_eq!(both(head(3, 0), 5), Ok(vec![2]));
-    assert_eq!(both(head(3, 0), 7), Ok(vec![1, 2]));
-    assert_eq!(both(head(3, 0), 15), bad, "none there");
-    assert_eq!(both(head(3, 0), 0), bad, "not once more");
-}
-
-#[test]
-fn t_17_nothing_is_fetched_when_nothing_is_granted_or_after_stop() {
-    on_ring(|mut p| {
-        p.set_head(u32::MAX);
-        p.group.poke(p.told(conn::RELEASED), u32::MAX);
-        assert_eq!(p.path(S), TxPath::Ring);
-    });
-    on_ring(|mut p| {
-        p.grant(FIRST, 2);
-        p.read(PAGE + 4);
-        p.stop();
-        assert_eq!(p.rest(), Some((frame(FIRST + 1) + 4, PAGE - 4)));
-        p.set_head(u32::MAX);
-        p.group.poke(p.told(conn::RELEASED), u32::MAX);
-        assert_eq!(p.rest(), Some((frame(FIRST + 1) + 4, PAGE - 4)));
-        assert_eq!(p.a.poll_done(&p.av), Ok(None));
-        p.sent(PAGE - 4);
-        assert_eq!(p.path(S), TxPath::Back);
-        assert_eq!(p.released(), [0]);
-    });
-}
-
-#[test]
-fn t_14_both_heads_are_final_after_the_peers_close() {
-    on_ring(|mut p| {
-        p.send(100);
-        let places = [p.grant(FIRST, 1), p.grant(FIRST + 1, 1)];
-        p.send(9);
-        let last = p.grant(FIRST + 2, 1);
-        p.a.cut(&p.av);
-        // B reads on until it is told.
-        p.read(60);
-        p.read(40 + PAGE);
-        p.read(6);
-        p.b.cut(&p.bv);
-        assert_eq!(p.path(S), TxPath::Wait);
-        assert!(p.a.tx_keeps_bytes());
-        assert!(p.released().is_empty());
-        p.a.tx_final(&p.av);
-        assert_eq!(p.rest(), Some((frame(FIRST + 1) + 6, PAGE - 6)));
-        p.sent(PAGE - 6);
-        assert_eq!(p.released(), [places[1]]);
-        assert_eq!(p.rest(), Some((frame(0) + 100, 9)));
-        p.sent(9);
-        assert_eq!(p.rest(), Some((frame(FIRST + 2), PAGE)));
-        p.sent(PAGE);
-        assert_eq!(p.released(), [last]);
-        assert_eq!(p.path(S), TxPath::Back);
-        // What was read comes back by the peer's close (G-6).
-        assert!(p.a.tx_is_granting() && !p.a.tx_keeps_bytes());
-        assert!(p.a.take_tx_grant_frame().is_some());
-    });
-}
-
-#[test]
-fn t_14_a_head_of_grants_that_nobody_knows_resets() {
-    let spoil: [fn(&mut Pair<'_>); 9] = [
-        |p| p.set_head(head(0, 9)),
-        |p| p.set_head(head(0, PAGE)),
-        |p| p.set_head(head(2, 1)),
-        |p| p.set_head(head(3, 0)),
-        |p| p.set_head(u32::MAX),
-        // One of them is good, and says that all was read.
-        |p| {
-            p.set_head(head(2, 0));
-            p.group.poke(p.told(conn::RX_FLAGS), 0);
-        },
-        |p| {
-            p.set_head(head(2, 0));
-            p.group.poke(p.told(conn::RX_FLAGS), RX_STOP | RX_SHUT);
-        },
-        |p| {
-            p.set_head(head(2, 0));
-            p.group.poke(p.told(conn::HEAD), 101);
-        },
-        |p| {
-            p.set_head(head(2, 0));
-            p.group.poke(p.told(conn::ID), ID + (1 << 16));
-        },
-    ];
-    for spoil in spoil {
-        on_ring(|mut p| {
-            p.send(100);
-            p.grant(FIRST, 1);
-            p.grant(FIRST + 1, 1);
-            p.read(100 + 10);
-            assert_eq!(p.path(S), TxPath::Ring);
-            cut(&mut p);
-            spoil(&mut p);
-            p.a.tx_final(&p.av);
-            assert_eq!(p.path(S), TxPath::Reset);
-            assert!(!p.a.tx_keeps_bytes());
-            assert!(p.a.tx_rest_spans(&p.av, 5).as_slice().is_empty());
-        });
-        // But if nothing was unread there is nothing to know.
-        on_ring(|mut p| {
-            p.send(100);
-            p.grant(FIRST, 1);
-            p.grant(FIRST + 1, 1);
-            p.read(100 + PAGE);
-            p.take();
-            assert_eq!(p.path(S), TxPath::Ring);
-            cut(&mut p);
-            spoil(&mut p);
-            p.a.tx_final(&p.av);
-            assert_eq!(p.path(S), TxPath::Back);
-        });
-    }
-    on_ring(|mut p| {
-        p.grant(FIRST, 1);
-        cut(&mut p);
-        p.a.tx_give_up();
-        assert_eq!(p.path(S), TxPath::Reset);
-    });
-}
-
-#[test]
-fn t_14_a_stop_with_a_bad_head_is_none() {
-    for bad in [head(0, PAGE), head(2, 0)] {
-        on_ring(|mut p| {
-            p.send(100);
-            p.grant(FIRST, 1);
-            p.read(100 + 10);
-            p.stop();
-            p.set_head(bad);
-            assert_eq!(p.a.tx_path(&p.av, S), Err(Reason::BadGrant));
-            p.a.cut(&p.av);
-            p.b.cut(&p.bv);
-            assert_eq!(p.path(S), TxPath::Wait);
-            p.a.tx_final(&p.av);
-            assert_eq!(p.path(S), TxPath::Reset);
-        });
-    }
 }
 
 #[test]

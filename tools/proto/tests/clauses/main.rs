@@ -10,6 +10,7 @@ mod carried;
 mod carried_grants;
 mod channel;
 mod frames;
+mod grant_head;
 mod grants;
 mod header;
 mod host;
