@@ -25,7 +25,7 @@ const COUNTED: u16 = 1 << (u32::BITS - GRANT_HEAD_SHIFT);
 /// `grant_head` when `read` grants and `part` bytes of the next one were read (T-16).
 pub(super) const fn grant_head(read: u16, part: u32) -> u32 {
     // The upper bits of the count go.
-    (read as u32) << GRANT_HEAD_SHIFT | part
+    ((read as u32) << GRANT_HEAD_SHIFT) | part
 }
 
 /// The producer's side.
