@@ -14,7 +14,7 @@ use crate::connections::{accepted, tell, words, ID, SMALL};
 use crate::memory::{base, explore, slot, view, Group, Slot};
 
 /// Where the ring begins in TCP.
-const SEQ: u32 = 7;
+pub const SEQ: u32 = 7;
 
 fn group(bytes: &[u64], fences: bool) -> Arc<Group> {
     let mut words = words(0, bytes);
@@ -22,7 +22,7 @@ fn group(bytes: &[u64], fences: bool) -> Arc<Group> {
     Group::new(&words, fences)
 }
 
-fn carried(slot: &Slot) -> Conn {
+pub fn carried(slot: &Slot) -> Conn {
     let mut conn = Conn::new_carried(ID);
     conn.set_peer(&view(slot), ID).unwrap();
     conn

@@ -14,8 +14,8 @@ use loom::thread;
 use crate::connections::{accepted, tell, words, ID, SMALL};
 use crate::memory::{base, explore, slot, view, Group, Slot};
 
-const RECORDS: u32 = SMALL.pfn + 16;
-const FRAME: u32 = SMALL.pfn + 17;
+pub const RECORDS: u32 = SMALL.pfn + 16;
+pub const FRAME: u32 = SMALL.pfn + 17;
 const POISON: u32 = 0xdead;
 
 fn connection(slot: &Slot) -> Conn {
@@ -24,19 +24,24 @@ fn connection(slot: &Slot) -> Conn {
     conn
 }
 
-/// One frame goes over, and if `behind` says so a word of the ring behind it; then the
-/// producer writes to the frame, once it is back.
-fn one(behind: bool) {
-    let start = u64::from(FRAME) << FRAME_SHIFT;
+/// The words of one grant, the first one of a direction from member 1 to member 2.
+pub fn grant_words() -> [(u64, u32); 5] {
     let record = u64::from(RECORDS) << FRAME_SHIFT;
-    let mut all = words(0, &[start, SMALL.start()]);
-    all.extend([
+    [
         (base(1) + conn_entry(ID) + conn::GRANT_PFN, 0),
         (base(2) + conn_entry(ID) + conn::RELEASED, 0),
         (record + grant::POSITION, 0),
         (record + grant::PFN, 0),
         (record + grant::FRAMES, 0),
-    ]);
+    ]
+}
+
+/// One frame goes over, and if `behind` says so a word of the ring behind it; then the
+/// producer writes to the frame, once it is back.
+fn one(behind: bool) {
+    let start = u64::from(FRAME) << FRAME_SHIFT;
+    let mut all = words(0, &[start, SMALL.start()]);
+    all.extend(grant_words());
     let group = Group::new(&all, true);
     let (data, room) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let producer = {

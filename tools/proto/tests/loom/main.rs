@@ -9,6 +9,7 @@
 #![allow(missing_docs)]
 
 mod carried;
+mod carried_grants;
 mod connections;
 mod directory;
 mod grants;

@@ -15,21 +15,42 @@ pub const SLOT: u64 = MIN_SLOT_SIZE;
 pub struct Group {
     words: BTreeMap<u64, AtomicU32>,
     fences: bool,
+    /// A word that neither acquires nor releases.
+    loose: Option<u64>,
 }
 
 impl Group {
     /// `words` are offsets in the group, with their first values.
     pub fn new(words: &[(u64, u32)], fences: bool) -> Arc<Self> {
+        Self::with(words, fences, None)
+    }
+
+    /// Nothing is ordered by the word at `off`.
+    pub fn loose(words: &[(u64, u32)], off: u64) -> Arc<Self> {
+        Self::with(words, true, Some(off))
+    }
+
+    fn with(words: &[(u64, u32)], fences: bool, loose: Option<u64>) -> Arc<Self> {
         let words = words.iter().map(|&(off, v)| (off, AtomicU32::new(v)));
         Arc::new(Group {
             words: words.collect(),
             fences,
+            loose,
         })
+    }
+
+    /// `order`, where the word at `off` has one.
+    fn order(&self, off: u64, order: Ordering) -> Ordering {
+        if self.loose == Some(off) {
+            Ordering::Relaxed
+        } else {
+            order
+        }
     }
 
     fn get(&self, off: u64, order: Ordering) -> u32 {
         match self.words.get(&off) {
-            Some(word) => word.load(order),
+            Some(word) => word.load(self.order(off, order)),
             None => constant(off),
         }
     }
@@ -90,8 +111,9 @@ impl MemMut for Slot {
         }
     }
     fn store_release(&self, off: u64, value: u32) {
-        if let Some(word) = self.group.words.get(&(self.base + off)) {
-            word.store(value, Ordering::Release);
+        let at = self.base + off;
+        if let Some(word) = self.group.words.get(&at) {
+            word.store(value, self.group.order(at, Ordering::Release));
         }
     }
 }
