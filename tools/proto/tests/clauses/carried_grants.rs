@@ -17,7 +17,7 @@ pub const FIRST: u32 = 20;
 
 /// `grant_head` for so many grants read, and bytes of the next one.
 pub fn head(read: u32, part: u32) -> u32 {
-    read << GRANT_HEAD_SHIFT | part
+    (read << GRANT_HEAD_SHIFT) | part
 }
 
 /// Where in A's slot frame `n` behind its tables is.

@@ -309,6 +309,13 @@ impl World<'_> {
         panic!("never quiet");
     }
 
+    /// True if nothing was said about grants in the entry.
+    fn is_new(&self, i: usize) -> bool {
+        let entry = conn_entry(IDS[i]);
+        let mut words = (conn::RELEASED..=conn::GRANT_HEAD).step_by(4);
+        words.all(|off| self.ends[i].v.slot.load(entry + off) == 0)
+    }
+
     fn is_free(&self, i: usize) -> bool {
         let conn = self.ends[i].conn.as_ref();
         conn.is_none_or(|c| c.is_free() || c.is_cut())
@@ -363,11 +370,7 @@ impl World<'_> {
             let keeps = end.conn.as_ref().is_some_and(Conn::tx_keeps_bytes);
             assert!(!keeps, "frames for ever");
             assert!(!end.grants.lends_any(), "frames for ever");
-            let said = |off| end.v.slot.load(conn_entry(IDS[i]) + off);
-            let new = (conn::RELEASED..=conn::GRANT_HEAD)
-                .step_by(4)
-                .all(|off| said(off) == 0);
-            assert!(!end.reused || new, "said in another one's entry");
+            assert!(!end.reused || self.is_new(i), "said in another one's entry");
             if !self.void {
                 assert!(end.eof, "end {i} waits for ever");
                 assert_eq!(end.got, sent, "bytes lost");
