@@ -356,16 +356,28 @@ fn t_10_the_rest_follows_as_it_was_sent() {
 }
 
 #[test]
-fn t_11_no_grant_comes_after_back() {
-    on_ring(|mut p| {
-        p.grant(FIRST, 1);
-        let _ = p.a.tx_back(&p.av);
-        assert_eq!(p.source(S, S), Source::Stop);
-        let word = p.word(conn::RING_SERIAL);
-        p.group.poke(word, p.group.peek(word) + (1 << GRANTS_SHIFT));
-        let got = p.b.rx_avail(&p.bv, &accepted(1));
-        assert_eq!(got, Err(Reason::BadGrant));
-    });
+fn t_11_no_grant_comes_after_an_end() {
+    let ends: [fn(&mut Pair<'_>) -> Notify; 3] = [
+        |p| p.a.tx_back(&p.av),
+        |p| p.a.tx_fin(&p.av),
+        |p| p.a.tx_reset(&p.av),
+    ];
+    for end in ends {
+        on_ring(|mut p| {
+            p.grant(FIRST, 1);
+            let _ = end(&mut p);
+            let acc = accepted(1);
+            assert_eq!(p.b.rx_avail(&p.bv, &acc), Ok(PAGE));
+            // One that would be good before.
+            let record = u64::from(first_extent(1) + RECORDS) * 4096 + GRANT_SIZE;
+            p.group.poke(record + grant::PFN, first_extent(1) + FIRST);
+            p.group.poke(record + grant::FRAMES, 1);
+            let word = p.word(conn::RING_SERIAL);
+            let next = p.group.peek(word) + (1 << GRANTS_SHIFT);
+            p.group.poke(word, next);
+            assert_eq!(p.b.rx_avail(&p.bv, &acc), Err(Reason::BadGrant));
+        });
+    }
 }
 
 #[test]
