@@ -500,11 +500,17 @@ impl Connection {
     }
 
     /// Waits for copies that began before the connection died: then rings of either side may be
-    /// used anew. They do not wait for user memory, so this is short. Sleeps.
-    pub(crate) fn quiesce(&self) {
+    /// used anew. They do not wait for user memory, so this is short. `peer_is_there`: its memory
+    /// is as it was. Sleeps.
+    pub(crate) fn quiesce(&self, peer_is_there: bool) {
         drop(self.tx.lock());
         drop(self.rx.lock());
-        self.revoke_window();
+        if peer_is_there && self.is_carried() {
+            // TCP goes on, and these bytes of its stream were read.
+            self.keep_window();
+        } else {
+            self.revoke_window();
+        }
     }
 
     /// Gives the ring back if nothing is in it: others are short of frames.

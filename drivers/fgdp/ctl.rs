@@ -408,10 +408,11 @@ impl Device {
         if let Some(channel) = channel {
             channel.kill(reason);
             channel.silence();
+            let gone = matches!(reason, Reason::PeerGone | Reason::Generation);
             self.each_connection(&channel, |conn| {
                 conn.cut();
                 conn.die(Errno::ConnReset.into());
-                conn.quiesce();
+                conn.quiesce(!gone);
             });
         }
         self.notify_waiters();

@@ -224,6 +224,13 @@ impl Connection {
         }
     }
 
+    /// What the program has taken of the peer stays with it. Sleeps.
+    pub(crate) fn keep_window(&self) {
+        if let Some(mapped) = &*self.mapped.lock() {
+            mapped.window.keep();
+        }
+    }
+
     /// The peer's frames may be somebody else's from now on. Sleeps.
     pub(crate) fn revoke_window(&self) {
         if let Some(mapped) = &*self.mapped.lock() {

@@ -40,6 +40,7 @@ struct Pages {
     own: RBTree<usize, Page>,
     /// The mapped file, until the last mapping goes, which holds it.
     file: Option<NonNull<ffi::file>>,
+    /// The peer's memory is not looked at any more.
     gone: bool,
 }
 
@@ -66,7 +67,7 @@ impl Pages {
 /// # Invariants
 ///
 /// Page tables show page n only while its bit in `pages.shown` is set: the page of `own`, which is
-/// there as long as the bit is, or else the frame in the peer's slot, not writable.
+/// there as long as the bit is, or else, unless `gone`, the frame in the peer's slot, not writable.
 #[pin_data]
 #[repr(C)]
 pub(crate) struct Window<V: Viewer> {
@@ -163,9 +164,32 @@ impl<V: Viewer> Window<V> {
         }
     }
 
-    /// Shows nothing from now on: who touches it gets SIGBUS. Sleeps.
+    /// What is shown stays as it is, in pages of the guest's own: the peer's memory is not looked at
+    /// any more. A page that there is no memory for gives SIGBUS. Sleeps.
+    pub(crate) fn keep(&self) {
+        let mut pages = self.pages.lock();
+        if pages.gone {
+            return;
+        }
+        pages.gone = true;
+        for page in 0..self.count {
+            if !pages.is_shown(page) || pages.own.get(&page).is_some() {
+                continue;
+            }
+            match self.copy(page) {
+                Ok(copy) => drop(pages.own.insert(copy)),
+                Err(_) => bitmap::clear(&mut pages.shown, page..page + 1),
+            }
+        }
+        pages.zap(0, self.count);
+    }
+
+    /// Shows nothing from now on, unless it was kept: who touches it gets SIGBUS. Sleeps.
     pub(crate) fn revoke(&self) {
         let mut pages = self.pages.lock();
+        if pages.gone {
+            return;
+        }
         pages.gone = true;
         pages.shown.iter_mut().for_each(|w| *w = 0);
         pages.zap(0, self.count);
@@ -232,7 +256,7 @@ impl<V: Viewer> Window<V> {
             }
         }
         let own = pages.own.get(&page).map(page_pfn);
-        let (pfn, writable) = match (own, this.frame(page)) {
+        let (pfn, writable) = match (own, this.frame(page).filter(|_| !pages.gone)) {
             (Some(_), _) if present => return 0,
             (Some(pfn), _) => (pfn, true),
             // SAFETY: `ptr` gives addresses of `memremap` or `vzalloc`.
@@ -246,7 +270,8 @@ impl<V: Viewer> Window<V> {
         // What was granted together is read together: one fault does for all of it.
         for ahead in 1..AROUND {
             let next = page + ahead;
-            if own.is_some() || !pages.is_shown(next) || pages.own.get(&next).is_some() {
+            if pages.gone
+                || own.is_some() || !pages.is_shown(next) || pages.own.get(&next).is_some() {
                 break;
             }
             let Some(at) = this.frame(next) else {
@@ -277,6 +302,7 @@ impl<V: Viewer> Window<V> {
         let mut run = first..first.saturating_add(AROUND);
         // Who writes needs pages of its own.
         let fits = !write
+            && !pages.gone
             && bitmap::all(&pages.shown, run.clone())
             && (pages.own.is_empty() || !run.any(|n| pages.own.get(&n).is_some()));
         let at = this.offset(first).filter(|_| fits);

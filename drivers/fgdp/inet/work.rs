@@ -14,7 +14,8 @@ use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
 use kernel::workqueue::{impl_has_work, WorkItem};
 
-/// Steps of one run; more are for the next one.
+/// Steps of one run; more are for the next one. A step takes the bytes of a ring up to the next
+/// grant, or a grant.
 const STEPS: u32 = 64;
 
 impl_has_work! {
@@ -170,12 +171,13 @@ impl Path {
                     // Not dead: then the channel's end brings us back here.
                     let drained = conn.with(|proto, view| proto.arm_drained(view));
                     if !matches!(drained, Ok(true)) {
-                        break;
+                        return Ok(());
                     }
                 }
-                _ => break,
+                _ => return Ok(()),
             }
         }
+        self.kick();
         Ok(())
     }
 

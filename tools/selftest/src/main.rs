@@ -95,6 +95,9 @@ enum Command {
         /// Seed of the sizes of what is sent at once; without one they are all large
         #[arg(long)]
         writes: Option<u64>,
+        /// Grant what is sent and read in place what is granted, while the connections can
+        #[arg(long)]
+        grant: bool,
         /// Succeed when the connection is reset
         #[arg(long)]
         until_reset: bool,
@@ -266,6 +269,7 @@ fn run(command: &Command) -> Result<bool> {
             mib,
             connections,
             writes,
+            grant,
             until_reset,
         } => {
             let transfer = Transfer {
@@ -274,6 +278,7 @@ fn run(command: &Command) -> Result<bool> {
                 bytes: (*mib > 0).then_some(*mib << 20),
                 connections: *connections,
                 writes: *writes,
+                grant: *grant,
                 until: until_reset.then_some(Errno::ECONNRESET),
             };
             if *listen {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Long transfers for system tests: both directions at once, every byte checked.
 
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,10 @@ use nix::errno::Errno;
 use crate::net::Net;
 use crate::pattern::{Pattern, Random};
 use crate::sock::Sock;
+use crate::sys;
+use crate::sys::lent::{completion, Lent};
+use crate::sys::memory::PAGE;
+use crate::sys::window::{self, Received, Window};
 
 const PART: usize = 256 << 10;
 
@@ -23,8 +28,23 @@ pub struct Transfer {
     pub connections: u64,
     /// Seed of the sizes of what is sent at once; the largest one if `None`.
     pub writes: Option<u64>,
+    /// Grant what is sent, and read what is granted in place, while the connection can.
+    pub grant: bool,
     /// Succeed when the stream ends with this error instead of its last byte.
     pub until: Option<Errno>,
+}
+
+fn send_granting(sock: &Sock, bytes: &[u8]) -> nix::Result<usize> {
+    loop {
+        while completion(sock.as_fd()).is_ok() {}
+        match sock.send_flags(bytes, libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL) {
+            Err(Errno::ENOBUFS) => {
+                // Until some are complete.
+                sys::poll(sock.as_fd(), 0, Duration::from_secs(60))?;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Content of one direction of one connection. The two sides' directions differ.
@@ -114,6 +134,12 @@ impl Transfer {
         let mut writes = self.writes.map(|seed| Random(seed ^ content.0));
         let mut at = 0;
         let mut buf = vec![0; PART];
+        sock.set(libc::SO_ZEROCOPY, i32::from(self.grant))
+            .context("SO_ZEROCOPY")?;
+        // Without it the connection is not carried. Other memory is not to change before it is complete.
+        let lent = self.grant.then(|| Lent::new(sock.as_fd(), PART / PAGE));
+        let mut lent = lent.and_then(|lent| lent.ok());
+        let lends = lent.is_some();
         let mut last = Instant::now();
         loop {
             let left = self.bytes.map_or(PART as u64, |bytes| bytes - at);
@@ -125,13 +151,21 @@ impl Transfer {
                 let most = 1 << random.between(0, PART.ilog2() as usize);
                 random.between(1, most)
             });
-            let part = buf
+            let memory = match &mut lent {
+                Some(memory) => memory.bytes(),
+                None => &mut buf,
+            };
+            let part = memory
                 .get_mut(..left.min(size as u64) as usize)
                 .context("part")?;
             content.fill(at, part);
             let mut sent = 0;
             while sent < part.len() {
-                match sock.send(&part[sent..]) {
+                let result = match lends {
+                    true => send_granting(sock, &part[sent..]),
+                    false => sock.send(&part[sent..]),
+                };
+                match result {
                     Ok(n) => sent += n,
                     Err(e) => {
                         self.is_end("send", e, last)?;
@@ -149,9 +183,30 @@ impl Transfer {
     fn drain(&self, sock: &Sock, content: Pattern) -> Result<u64> {
         let mut at = 0;
         let mut buf = vec![0; PART];
+        let window = self.grant.then(|| Window::new(sock.as_fd()).ok()).flatten();
         let mut last = Instant::now();
         loop {
-            match sock.recv(&mut buf) {
+            let mut most = buf.len();
+            if let Some(window) = &window {
+                let mut got = window::receive(sock.as_fd()).context("receive")?;
+                if got == Received::default() {
+                    sys::poll(sock.as_fd(), libc::POLLIN, Duration::from_secs(60))?;
+                    got = window::receive(sock.as_fd()).context("receive")?;
+                }
+                if got.length > 0 {
+                    content.check(at, window.bytes(got))?;
+                    window::release(sock.as_fd(), got.offset, got.length.into())
+                        .context("release")?;
+                    at += u64::from(got.length);
+                    last = Instant::now();
+                    continue;
+                }
+                // What comes behind that may be granted; without any the stream may have ended.
+                if got.skip > 0 {
+                    most = most.min(got.skip as usize);
+                }
+            }
+            match sock.recv(&mut buf[..most]) {
                 Ok(0) => break,
                 Ok(n) => {
                     content.check(at, &buf[..n])?;
