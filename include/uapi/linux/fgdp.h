@@ -52,12 +52,13 @@ struct sockaddr_fgdp {
  * recvmsg(MSG_ERRQUEUE) gives with a struct sock_extended_err of origin
  * SO_EE_ORIGIN_ZEROCOPY: calls of send with MSG_ZEROCOPY are complete. The peer
  * reads memory of mmap() on a connected socket in place; other memory is copied,
- * which SO_EE_CODE_ZEROCOPY_COPIED says.
+ * which SO_EE_CODE_ZEROCOPY_COPIED says. TCP sockets that are carried do the same,
+ * but for the control message: it is IP_RECVERR or IPV6_RECVERR as ever.
  */
 #define FGDP_RECVERR			2
 
 /*
- * AF_FGDP stream sockets: the type of a control message, of level SOL_FGDP and
+ * Such sockets: the type of a control message, of level SOL_FGDP and
  * without data, of sendmsg(MSG_ZEROCOPY): the call gives the pages that it grants
  * away. The sender has them no more, and finds zeroes where they were; the receiver
  * has them until it gives them back. What had to be copied stays as it is.
@@ -65,7 +66,8 @@ struct sockaddr_fgdp {
 #define FGDP_TRANSFER			6
 
 /*
- * AF_FGDP stream sockets: reading what the peer granted where it is. A program
+ * AF_FGDP stream sockets, and TCP sockets that are carried: reading what the peer
+ * granted where it is. A program
  * maps the first FGDP_WINDOW bytes (a __u64 that getsockopt() gives) of the
  * socket at FGDP_MMAP_WINDOW, MAP_SHARED. getsockopt(FGDP_ZEROCOPY_RECEIVE)
  * takes the grant that is next in the stream; its pages are in the mapping until

@@ -28,49 +28,42 @@ pub(super) fn mmap(
     offset: usize,
 ) -> Result<*mut u8> {
     let len = pages * PAGE;
-    let room = if len < HUGE { len } else { len + HUGE };
-    // SAFETY: A new mapping, at an address of the kernel's choice or inside a reservation that is made here. What is
-    // left of that, before and behind the new mapping, is given back.
+    // SAFETY: A new mapping at an address of the kernel's choice, or one where nothing is.
+    let map = |at: *mut libc::c_void, flags| unsafe {
+        let start = libc::mmap(at, len, prot, flags, fd.as_raw_fd(), offset as i64);
+        match start {
+            libc::MAP_FAILED => Err(Errno::last()),
+            start => Ok(start.cast()),
+        }
+    };
+    if len >= HUGE {
+        // Other threads map, too: the place may be taken when it is given back. Never is something of theirs replaced.
+        for _ in 0..8 {
+            let at = aligned(len)?;
+            match map(at, flags | libc::MAP_FIXED_NOREPLACE) {
+                Err(Errno::EEXIST) => {}
+                result => return result,
+            }
+        }
+    }
+    map(std::ptr::null_mut(), flags)
+}
+
+/// An address at a multiple of [`HUGE`] from which on `len` bytes are free, as far as other threads do not map.
+fn aligned(len: usize) -> Result<*mut libc::c_void> {
+    let (prot, flags) = (
+        libc::PROT_NONE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+    );
+    let room = len + HUGE;
+    // SAFETY: A new mapping at an address of the kernel's choice, which nobody uses before it goes again.
     unsafe {
-        let null = std::ptr::null_mut();
-        let reserved = libc::mmap(
-            null,
-            room,
-            libc::PROT_NONE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        );
-        if reserved == libc::MAP_FAILED {
+        let start = libc::mmap(std::ptr::null_mut(), room, prot, flags, -1, 0);
+        if start == libc::MAP_FAILED {
             return Err(Errno::last());
         }
-        let lead = if len < HUGE {
-            0
-        } else {
-            reserved.align_offset(HUGE)
-        };
-        let at = reserved.byte_add(lead);
-        let start = libc::mmap(
-            at,
-            len,
-            prot,
-            flags | libc::MAP_FIXED,
-            fd.as_raw_fd(),
-            offset as i64,
-        );
-        if start == libc::MAP_FAILED {
-            let why = Errno::last();
-            libc::munmap(reserved, room);
-            return Err(why);
-        }
-        if lead > 0 {
-            libc::munmap(reserved, lead);
-        }
-        let end = room - lead - len;
-        if end > 0 {
-            libc::munmap(at.byte_add(len), end);
-        }
-        Ok(start.cast())
+        libc::munmap(start, room);
+        Ok(start.byte_add(start.align_offset(HUGE)))
     }
 }
 
