@@ -6,10 +6,30 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{null_mut, NonNull};
 
+use libc::c_void;
+
 use crate::PAGE;
 
 /// What one entry of the next level of page tables maps.
 const HUGE: usize = 2 << 20;
+
+/// How often another thread may be faster to map where there was room.
+const TRIES: usize = 8;
+
+/// Where `len` bytes are free from a multiple of [`HUGE`] on, which one entry of the next level of page tables can map. Another
+/// thread may map there before the caller does.
+fn aligned(len: usize) -> Result<*mut c_void> {
+    let room = len.checked_add(HUGE).ok_or(ErrorKind::OutOfMemory)?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: A new mapping at a place of the kernel's choice, which goes before anybody uses it.
+    let start = unsafe { libc::mmap(null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: As above.
+    unsafe { libc::munmap(start, room) };
+    Ok(start.wrapping_byte_add(start.cast::<u8>().align_offset(HUGE)))
+}
 
 /// A mapping of a socket.
 ///
@@ -35,62 +55,30 @@ impl Map {
             .checked_next_multiple_of(PAGE)
             .ok_or_else(|| Error::from_raw_os_error(libc::ENOMEM))?;
         let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-        let room = Self::reserve(len)?;
-        // What begins where an entry of the next level of page tables does can be mapped by it.
-        let lead = match len {
-            HUGE.. => room.start.as_ptr().align_offset(HUGE),
-            _ => 0,
-        };
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        // SAFETY: The reservation is nobody else's, and long enough: `lead` is less than what it has besides.
-        let start = unsafe {
-            let at = room.start.as_ptr().wrapping_add(lead);
-            libc::mmap(at.cast(), len, prot, flags, fd.as_raw_fd(), offset)
-        };
-        if start == libc::MAP_FAILED {
-            return Err(Error::last_os_error());
-        }
-        for (at, len) in room.around(lead, len).into_iter().filter(|p| p.1 > 0) {
-            // SAFETY: What is left of the reservation, before and behind the new mapping.
-            unsafe { libc::munmap(at.cast(), len) };
-        }
-        let start = NonNull::new(start.cast::<u8>()).ok_or(ErrorKind::OutOfMemory)?;
-        // INVARIANT: Mapped, until `drop`.
-        Ok(Self {
-            start,
-            len,
-            writable,
-        })
-    }
-
-    /// Addresses for `len` bytes, and as many more as it takes to choose where to begin.
-    fn reserve(len: usize) -> Result<Self> {
-        let more = if len < HUGE { 0 } else { HUGE };
-        let len = len.checked_add(more).ok_or(ErrorKind::OutOfMemory)?;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: A new mapping at a place of the kernel's choice.
-        let start = unsafe { libc::mmap(null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
-        match NonNull::new(start.cast::<u8>()) {
+        let map = |at: *mut c_void, flags| {
+            let flags = libc::MAP_SHARED | flags;
+            // SAFETY: A new mapping at a place of the kernel's choice, or where nothing is.
+            let start = unsafe { libc::mmap(at, len, prot, flags, fd.as_raw_fd(), offset) };
+            if start == libc::MAP_FAILED {
+                return Err(Error::last_os_error());
+            }
+            let start = NonNull::new(start.cast::<u8>()).ok_or(ErrorKind::OutOfMemory)?;
             // INVARIANT: Mapped, until `drop`.
-            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Self {
+            Ok(Self {
                 start,
                 len,
-                writable: false,
-            }),
-            _ => Err(Error::last_os_error()),
+                writable,
+            })
+        };
+        if len >= HUGE {
+            for _ in 0..TRIES {
+                match map(aligned(len)?, libc::MAP_FIXED_NOREPLACE) {
+                    Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                    result => return result,
+                }
+            }
         }
-    }
-
-    /// The part before the `len` bytes that begin behind `lead`, and the one behind them. They are the caller's to
-    /// unmap.
-    fn around(self, lead: usize, len: usize) -> [(*mut u8, usize); 2] {
-        let room = ManuallyDrop::new(self);
-        let start = room.start.as_ptr();
-        let end = lead.saturating_add(len);
-        [
-            (start, lead),
-            (start.wrapping_add(end), room.len.saturating_sub(end)),
-        ]
+        map(null_mut(), 0)
     }
 
     /// Leaves the mapping, and its end, to who has the pointer.
