@@ -441,7 +441,7 @@ impl Device {
             conn.revoke_window();
             self.remove(conn.id());
         }
-        self.revoke_areas();
+        self.leave_areas();
     }
 }
 

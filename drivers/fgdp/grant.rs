@@ -122,11 +122,11 @@ impl Owner for Lender {
 }
 
 impl Device {
-    /// Nobody touches the slot any more. Process context.
-    pub(crate) fn revoke_areas(&self) {
+    /// Nobody touches the slot any more: programs keep what they have there. Process context.
+    pub(crate) fn leave_areas(&self) {
         for area in &*self.areas.lock() {
             area.owner().gone.store(true, Release);
-            area.revoke();
+            area.leave_frames();
         }
     }
 

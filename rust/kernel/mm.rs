@@ -49,6 +49,10 @@ impl Backing {
         matches!(self, Self::Frame(at) if *at == off)
     }
 
+    fn is_any_frame(&self) -> bool {
+        matches!(self, Self::Frame(_))
+    }
+
     fn is_nothing(&self) -> bool {
         matches!(self, Self::Nothing)
     }
@@ -66,7 +70,7 @@ pub(crate) enum Write {
 
 /// Who says what may be done with frames. Called under the area's lock.
 pub(crate) trait Owner: Send + Sync + 'static {
-    /// Whether the memory is gone: who touches it gets SIGBUS.
+    /// Whether the frames are gone: who touches one gets SIGBUS.
     fn is_gone(&self) -> bool;
     /// How many of the frames come before the first one that nobody may write to.
     fn writable(&self, frames: Frames) -> usize;
@@ -280,14 +284,13 @@ impl<O: Owner> Area<O> {
         // SAFETY: The mapping keeps the area.
         let this = unsafe { Self::of(area) };
         let mut pages = this.pages.lock();
-        if this.owner.is_gone() {
-            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
-        }
         let Pages { backing, file } = &mut *pages;
         if this.refill(backing, page).is_err() {
             return ffi::fgdp_const_FGDP_CONST_VM_FAULT_OOM;
         }
-        let Some(backing) = backing.get_mut(page) else {
+        let backing = backing.get_mut(page);
+        let backing = backing.filter(|page| !page.is_any_frame() || !this.owner.is_gone());
+        let Some(backing) = backing else {
             return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
         };
         let writable = match this.prepare(backing, write) {
@@ -376,7 +379,7 @@ impl<O: Owner> Area<O> {
         let this = unsafe { Self::of(area) };
         let mut pages = this.pages.lock();
         if this.owner.is_gone() {
-            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_SIGBUS;
+            return ffi::fgdp_const_FGDP_CONST_VM_FAULT_FALLBACK;
         }
         if this.refill(&mut pages.backing, first).is_err() {
             return ffi::fgdp_const_FGDP_CONST_VM_FAULT_OOM;
@@ -449,16 +452,19 @@ impl<O: Owner> Area<O> {
                 self.memory.copy_within(off, to, PAGE_SIZE);
                 *backing = Backing::Frame(to);
             }
-            Write::Own => {
-                let page = Page::alloc_page(GFP_KERNEL_ACCOUNT)?;
-                let from = self.memory.ptr(off, PAGE_SIZE as u64).ok_or(EFAULT)?;
-                // SAFETY: `from` has a page of mapped bytes; the page is new, nobody else knows it.
-                unsafe { page.write_raw(from, 0, PAGE_SIZE) }?;
-                *backing = Backing::Own(page);
-            }
+            Write::Own => *backing = Backing::Own(self.copy(off)?),
         }
         self.owner.unmapped(Frames::one(off));
         Ok(Found::Other)
+    }
+
+    /// A page of the guest's own with what the frame at `off` has.
+    fn copy(&self, off: u64) -> Result<Page> {
+        let page = Page::alloc_page(GFP_KERNEL_ACCOUNT)?;
+        let from = self.memory.ptr(off, PAGE_SIZE as u64).ok_or(EFAULT)?;
+        // SAFETY: `from` has a page of mapped bytes; the page is new, nobody else knows it.
+        unsafe { page.write_raw(from, 0, PAGE_SIZE) }?;
+        Ok(page)
     }
 
     /// Tells the owner of frames that are not mapped any more, of those that follow each other at
@@ -490,9 +496,21 @@ impl<O: Owner> Area<O> {
         core::ptr::eq(&self.owner, owner)
     }
 
-    /// Takes all pages off the page tables; the owner has said that they are gone. Sleeps.
-    pub(crate) fn revoke(&self) {
-        self.pages.lock().zap(0, 0);
+    /// Leaves all frames, which the owner has said are gone: the program finds the same in memory
+    /// of the guest's own, or SIGBUS where there is none. Sleeps.
+    pub(crate) fn leave_frames(&self) {
+        let mut pages = self.pages.lock();
+        // Who writes meanwhile waits for the lock.
+        pages.zap(0, 0);
+        for backing in &mut pages.backing {
+            let Backing::Frame(off) = *backing else {
+                continue;
+            };
+            if let Ok(page) = self.copy(off) {
+                *backing = Backing::Own(page);
+                self.owner.unmapped(Frames::one(off));
+            }
+        }
     }
 }
 

@@ -271,7 +271,10 @@ impl<V: Viewer> Window<V> {
         for ahead in 1..AROUND {
             let next = page + ahead;
             if pages.gone
-                || own.is_some() || !pages.is_shown(next) || pages.own.get(&next).is_some() {
+                || own.is_some()
+                || !pages.is_shown(next)
+                || pages.own.get(&next).is_some()
+            {
                 break;
             }
             let Some(at) = this.frame(next) else {

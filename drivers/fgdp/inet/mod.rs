@@ -226,6 +226,13 @@ impl Hook for Inet {
         }
     }
 
+    fn ended(path: &Arc<Path>) {
+        // A socket without a user may wait for the peer, which has nothing to say any more.
+        if path.todo.any() {
+            path.kick();
+        }
+    }
+
     fn accepted(path: &Arc<Path>) {
         path.on_accept();
     }

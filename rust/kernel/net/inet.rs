@@ -38,6 +38,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     ) -> Option<Arc<Self::Path>>;
     /// The socket was taken. As for [`Hook::established`].
     fn taken(path: &Arc<Self::Path>);
+    /// TCP has ended the connection. As for [`Hook::established`].
+    fn ended(path: &Arc<Self::Path>);
     /// `accept(2)` gave the socket its file. Bottom half, with the socket's spin lock.
     fn accepted(path: &Arc<Self::Path>);
     /// `sendmsg(2)`. Process context.
@@ -219,7 +221,7 @@ impl<H: Hook> Drop for Registration<H> {
 }
 
 fn probe_ptr<H: Hook>() -> *mut c_void {
-    established::<H> as *mut c_void
+    state_changed::<H> as *mut c_void
 }
 
 fn proto<H: Hook>(base: *const ffi::proto) -> Result<KBox<ffi::proto>> {
@@ -279,12 +281,24 @@ fn prot(sk: *mut ffi::sock) -> *const ffi::proto {
 /// # Safety
 ///
 /// The probe of `inet_sock_set_state`, with the hook as data.
-unsafe extern "C" fn established<H: Hook>(
+unsafe extern "C" fn state_changed<H: Hook>(
     data: *mut c_void,
     sk: *mut ffi::sock,
     old: c_int,
     new: c_int,
 ) {
+    if new as u32 == ffi::TCP_CLOSE {
+        let ours = [&PROTO4, &PROTO6].map(|proto| proto.load(Ordering::Acquire).cast_const());
+        let path = if ours.contains(&prot(sk)) {
+            path::<H>(sk)
+        } else {
+            None
+        };
+        if let Some(path) = path {
+            H::ended(&path);
+        }
+        return;
+    }
     if new as u32 != ffi::TCP_ESTABLISHED {
         return;
     }
@@ -373,9 +387,9 @@ impl TcpSock {
         let owner = ULP.load(Ordering::Acquire);
         // SAFETY: The lock is held; nobody finds the state from here on.
         unsafe { ffi::fgdp_helper_tcp_set_path(sk, null(), null_mut()) };
-        // SAFETY: The reference that `established` gave to the socket.
+        // SAFETY: The reference that `state_changed` gave to the socket.
         H::left(unsafe { Arc::from_raw(Arc::as_ptr(&state)) }, true);
-        // SAFETY: The reference that `established` took. The caller does not sleep in our code from
+        // SAFETY: The reference that `state_changed` took. The caller does not sleep in our code from
         // here on, or holds another one.
         unsafe { ffi::module_put((*owner).owner) };
     }
