@@ -58,21 +58,20 @@ struct sockaddr_fgdp {
 #define FGDP_RECVERR			2
 
 /*
- * Such sockets: the type of a control message, of level SOL_FGDP and
- * without data, of sendmsg(MSG_ZEROCOPY): the call gives the pages that it grants
- * away. The sender has them no more, and finds zeroes where they were; the receiver
- * has them until it gives them back. What had to be copied stays as it is.
+ * Such sockets: the type of a control message, of level SOL_FGDP and without data,
+ * of sendmsg(MSG_ZEROCOPY): the call gives the pages that it grants away. The sender
+ * has them no more, and finds zeroes where they were; the receiver has them until it
+ * gives them back. What had to be copied stays as it is.
  */
 #define FGDP_TRANSFER			6
 
 /*
  * AF_FGDP stream sockets, and TCP sockets that are carried: reading what the peer
- * granted where it is. A program
- * maps the first FGDP_WINDOW bytes (a __u64 that getsockopt() gives) of the
- * socket at FGDP_MMAP_WINDOW, MAP_SHARED. getsockopt(FGDP_ZEROCOPY_RECEIVE)
- * takes the grant that is next in the stream; its pages are in the mapping until
- * setsockopt(FGDP_ZEROCOPY_RELEASE) gives them back. Who writes to one has a copy
- * of it from then on.
+ * granted where it is. A program maps the first FGDP_WINDOW bytes (a __u64 that
+ * getsockopt() gives) of the socket at FGDP_MMAP_WINDOW, MAP_SHARED.
+ * getsockopt(FGDP_ZEROCOPY_RECEIVE) takes the grant that is next in the stream; its
+ * pages are in the mapping until setsockopt(FGDP_ZEROCOPY_RELEASE) gives them back.
+ * Who writes to one has a copy of it from then on.
  */
 #define FGDP_WINDOW			3
 #define FGDP_ZEROCOPY_RECEIVE		4

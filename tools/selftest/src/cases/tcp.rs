@@ -10,7 +10,7 @@ use nix::sys::epoll::EpollFlags as PollFlags;
 use super::zerocopy::{completed, ZEROCOPY};
 use crate::case::{Case, Ctx, Skipped};
 use crate::sock::Sock;
-use crate::sys::lent::completion;
+use crate::sys::lent::{completion, TcpArea};
 use crate::sys::{self, bpf};
 use crate::{same, want};
 
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::tcp("tcp_mptcp", mptcp_client, mptcp_server),
     Case::tcp("tcp_sockmap", sockmap_client, echo_server),
     Case::tcp("tcp_zerocopy", zerocopy_client, echo_server),
+    Case::tcp("tcp_zerocopy_receive", pages_client, pages_server),
 ];
 
 /// Answers what comes until the end of the stream.
@@ -215,4 +216,34 @@ fn zerocopy_client(ctx: &mut Ctx) -> Result<()> {
     ensure!(copied || !carried, "what a ring carries was not copied");
     same!(sys::carry(sock.as_fd()).unwrap_or(false), carried);
     exchange(ctx, &sock, 2)
+}
+
+/// Of less than a page TCP maps nothing, and of what comes by a ring nothing ever.
+fn pages_server(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.accept_one()?;
+    let area = TcpArea::new(sock.as_fd(), 4).context("mmap")?;
+    want!(area.receive(1), Err(Errno::EINVAL));
+    for (at, len) in [(0, 100), (100, 1000), (1100, 1)] {
+        ctx.tell("more")?;
+        sock.wait_for(PollFlags::EPOLLIN)?;
+        want!(area.receive(0), Ok((0, hint)) if hint == len as u32);
+        same!(sock.recv_exact(len)?, ctx.pattern(0).bytes(at, len));
+        want!(area.receive(0), Ok((0, 0)));
+    }
+    ctx.tell("more")?;
+    sock.wait_for(PollFlags::EPOLLRDHUP)?;
+    want!(area.receive(0), Err(Errno::EIO));
+    sock.expect_eof()?;
+    ctx.tell("done")
+}
+
+fn pages_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = ctx.dial()?;
+    for (at, len) in [(0, 100), (100, 1000), (1100, 1)] {
+        ctx.wait("more")?;
+        sock.send_all(&ctx.pattern(0).bytes(at, len))?;
+    }
+    ctx.wait("more")?;
+    sock.shutdown(libc::SHUT_WR)?;
+    ctx.wait("done")
 }

@@ -192,3 +192,57 @@ pub fn completion(fd: BorrowedFd) -> Result<Complete> {
         })
     }
 }
+
+/// A mapping of a TCP socket in which TCP shows pages that it has received.
+pub struct TcpArea<'a> {
+    fd: BorrowedFd<'a>,
+    start: *mut u8,
+    pages: usize,
+}
+
+const TCP_ZEROCOPY_RECEIVE: i32 = 35;
+
+impl<'a> TcpArea<'a> {
+    /// Maps so many pages.
+    pub fn new(fd: BorrowedFd<'a>, pages: usize) -> Result<Self> {
+        let start = mmap(fd, pages, libc::PROT_READ, libc::MAP_SHARED, 0)?;
+        Ok(Self { fd, start, pages })
+    }
+
+    /// `TCP_ZEROCOPY_RECEIVE` for all pages, from byte `at` on: how many bytes are shown, and how many are for
+    /// `recv(2)` instead.
+    pub fn receive(&self, at: u64) -> Result<(u32, u32)> {
+        #[repr(C)]
+        struct Receive {
+            address: u64,
+            length: u32,
+            recv_skip_hint: u32,
+        }
+        let mut value = Receive {
+            address: self.start as u64 + at,
+            length: (self.pages * PAGE) as u32,
+            recv_skip_hint: 0,
+        };
+        let mut len = size_of::<Receive>() as u32;
+        // SAFETY: The kernel reads and writes the value, and shows pages in a mapping to which nobody refers.
+        let res = unsafe {
+            let ptr = std::ptr::from_mut(&mut value).cast();
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                TCP_ZEROCOPY_RECEIVE,
+                ptr,
+                &mut len,
+            )
+        };
+        Errno::result(res)?;
+        Ok((value.length, value.recv_skip_hint))
+    }
+}
+
+impl Drop for TcpArea<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Mapped, and nobody refers to it.
+        unsafe { libc::munmap(self.start.cast(), self.pages * PAGE) };
+    }
+}
