@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
  * A plugin for QEMU's emulator that counts guest instructions. The count is
- * kept in DIR/insn.PID, which others map and read at any time. With blocks=N it
- * is followed by the instructions of each translated block, of N at most: a
- * block that is translated anew has another entry.
+ * kept in DIR/insn.PID, which others map and read at any time. With blocks=N
+ * follow the instructions of each translated block, of N at most: a block that
+ * is translated anew has another entry.
  *
  * Debian has no header for plugins: this declares the few things used here, as
  * version 7 of the interface has them.
@@ -43,11 +43,12 @@ struct block {
 
 struct counts {
 	uint64_t insns;
+	uint64_t used;
 	struct block blocks[];
 };
 
 static struct counts *counts;
-static size_t max_blocks, used_blocks;
+static size_t max_blocks;
 
 static void tb_exec(unsigned int vcpu, void *data)
 {
@@ -71,7 +72,7 @@ static void tb_trans(struct qemu_plugin_tb *tb, void *data)
 
 	(void)data;
 	if (max_blocks)
-		at = __atomic_fetch_add(&used_blocks, 1, __ATOMIC_RELAXED);
+		at = __atomic_fetch_add(&counts->used, 1, __ATOMIC_RELAXED);
 	if (at < max_blocks) {
 		struct block *block = &counts->blocks[at];
 
