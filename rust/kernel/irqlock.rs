@@ -46,9 +46,13 @@ unsafe impl Backend for IrqBackend {
         unsafe { ffi::fgdp_helper_spin_unlock_irqrestore(ptr, *flags) }
     }
 
+    #[inline]
     unsafe fn assert_is_held(ptr: *mut Self::State) {
-        // SAFETY: The lock is initialised, by this function's contract.
-        unsafe { ffi::fgdp_helper_lockdep_assert_held(ptr) }
+        // As for `BhLock`.
+        if cfg!(CONFIG_LOCKDEP) {
+            // SAFETY: The lock is initialised, by this function's contract.
+            unsafe { ffi::fgdp_helper_lockdep_assert_held(ptr) }
+        }
     }
 }
 
