@@ -97,6 +97,9 @@ impl Counters {
 pub(crate) struct Device {
     pub(crate) stack: Arc<Stack>,
     pub(crate) transport: Arc<dyn Transport>,
+    // The transport's memory: asking it for each access would be an indirect call.
+    own: SlotMem,
+    window: GroupMem,
     pub(crate) identity: Identity,
     pub(crate) host: HostHdr,
     pub(crate) calls: CallTable,
@@ -167,6 +170,7 @@ impl Device {
         }
         let table = Table::new()?;
         let ctl = Ctl::new()?;
+        let (own, window) = (transport.slot().share(), transport.group().share());
         SlotHdr {
             generation: identity.generation,
             lanes: identity.lanes,
@@ -176,6 +180,8 @@ impl Device {
         Arc::pin_init(
             pin_init!(Self {
                 stack,
+                own,
+                window,
                 transport,
                 identity,
                 host,
@@ -207,12 +213,12 @@ impl Device {
 
     /// The own slot.
     pub(crate) fn slot(&self) -> &SlotMem {
-        self.transport.slot()
+        &self.own
     }
 
     /// The window on the group.
     pub(crate) fn group(&self) -> &GroupMem {
-        self.transport.group()
+        &self.window
     }
 
     /// Where the own slot is in the group.
