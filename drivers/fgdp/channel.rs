@@ -14,6 +14,7 @@ use crate::proto::grant::Accepted;
 use crate::proto::mem::View;
 use crate::proto::ring::{LaneRx, LaneTx, PushError};
 use crate::proto::wire::{Msg, Reason};
+use crate::sys::atomic::load_acquire;
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::shm::{GroupMem, SlotMem};
 use kernel::prelude::*;
@@ -132,7 +133,7 @@ impl Channel {
 
     /// Whether it is over.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Acquire) != 0
+        load_acquire(&self.dead) != 0
     }
 
     /// Why it is over.

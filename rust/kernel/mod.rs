@@ -2,6 +2,7 @@
 
 //! Safe wrappers over the kernel's C interfaces: the only unsafe code of the module.
 
+pub(crate) mod atomic;
 pub(crate) mod compat;
 pub(crate) mod ffi;
 pub(crate) mod genl;

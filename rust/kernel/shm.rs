@@ -261,7 +261,7 @@ impl Part {
 /// Orders the loads before it against all accesses after it: the second half of
 /// `smp_load_acquire()`.
 #[inline(always)]
-fn acquire_barrier() {
+pub(super) fn acquire_barrier() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: An empty statement: it keeps the compiler from moving accesses; the processor keeps
     // loads in order.
@@ -468,10 +468,18 @@ impl Mem for GroupMem {
 }
 
 /// A full hardware fence, which orders a store before a load against another guest too.
-#[inline]
+#[inline(always)]
 fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `mb()`: changes nothing but the order of accesses.
+    unsafe {
+        core::arch::asm!("mfence", options(nostack, preserves_flags))
+    };
+    #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: No requirement.
-    unsafe { ffi::fgdp_helper_mb() };
+    unsafe {
+        ffi::fgdp_helper_mb()
+    };
 }
 
 /// A group inside this guest: the host's part and one slot behind it, zeroed.
