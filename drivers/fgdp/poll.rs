@@ -12,7 +12,7 @@ use crate::sys::net::consts::*;
 use crate::sys::net::tcp::TcpSock;
 use crate::sys::shm::{GroupMem, SlotMem};
 use kernel::sync::atomic::ordering::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, ArcBorrow};
 
 const READABLE: u32 = EPOLLIN | EPOLLRDNORM;
 const WRITABLE: u32 = EPOLLOUT | EPOLLWRNORM;
@@ -108,12 +108,13 @@ struct Seen {
 /// Looks at a connection of which both directions go by rings, in one step, and asks to be woken.
 /// `None` if it is not so, or has just changed: then each direction is looked at by itself.
 fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
-    let (write, copied, next) = (sk.write_seq(), sk.copied_seq(), sk.rcv_nxt());
+    let seqs = sk.seqs();
     let look = conn.carried(|proto, view, accepted| {
-        if proto.tx_path(view, write)? != TxPath::Ring {
+        if proto.tx_path(view, seqs.write)? != TxPath::Ring {
             return Ok(None);
         }
-        let Source::Ring(avail) = proto.rx_source(view, accepted, copied, next)? else {
+        let source = proto.rx_source(view, accepted, seqs.copied, seqs.rcv_nxt)?;
+        let Source::Ring(avail) = source else {
             return Ok(None);
         };
         let seen = Seen {
@@ -127,7 +128,7 @@ fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
 }
 
 /// The events of a TCP connection that may be carried: `mask` is TCP's view.
-pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
+pub(crate) fn carried(path: ArcBorrow<'_, Path>, sk: &TcpSock, mut mask: u32) -> u32 {
     if path.is_plain() {
         return mask;
     }
@@ -168,7 +169,7 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
         }
         TxPath::Ring => {}
         _ => {
-            path.kick();
+            Arc::from(path).kick();
             if down & SEND_SHUTDOWN == 0 {
                 mask &= !WRITABLE;
             }
@@ -201,7 +202,7 @@ pub(crate) fn carried(path: &Arc<Path>, sk: &TcpSock, mut mask: u32) -> u32 {
                 break;
             }
             Source::Stop | Source::Reset => {
-                path.kick();
+                Arc::from(path).kick();
                 break;
             }
             Source::TcpUntil(_) => {

@@ -47,6 +47,13 @@ struct fgdp_tcp_facts {
 	u32 flags;
 };
 
+/* Where a TCP connection is: the next byte sent, read, and received. */
+struct fgdp_tcp_seqs {
+	u32 write;
+	u32 copied;
+	u32 rcv_nxt;
+};
+
 #define FGDP_TCP_KERNEL		0x01u
 #define FGDP_TCP_ULP		0x02u
 #define FGDP_TCP_USER_DATA	0x04u
@@ -125,14 +132,14 @@ bool fgdp_helper_sk_is_tcp(const struct sock *sk);
 u32 fgdp_helper_tcp_write_seq(const struct sock *sk);
 u32 fgdp_helper_tcp_copied_seq(const struct sock *sk);
 u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk);
+struct fgdp_tcp_seqs fgdp_helper_tcp_seqs(const struct sock *sk);
 struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size);
 void fgdp_helper_zerocopy_granted(struct ubuf_info *uarg);
 void fgdp_helper_zerocopy_end(struct ubuf_info *uarg, bool sent);
 int fgdp_helper_tcp_zerocopy_none(u32 bytes, bool end, char *to, int *len);
 bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *msg);
 void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops, void *path);
-const struct tcp_ulp_ops *fgdp_helper_tcp_ulp_ops(const struct sock *sk);
-void *fgdp_helper_tcp_path(const struct sock *sk);
+void *fgdp_helper_tcp_path(const struct sock *sk, const struct tcp_ulp_ops *ops);
 u64 fgdp_helper_tcp_bytes_received(const struct sock *sk);
 u64 fgdp_helper_tcp_bytes_sent(const struct sock *sk);
 u64 fgdp_helper_sock_cookie(struct sock *sk);
@@ -156,10 +163,7 @@ unsigned int fgdp_helper_addresses(const struct net *net, u8 *out, unsigned int 
 struct wait_queue_head *fgdp_helper_sk_sleep(struct sock *sk);
 struct net *fgdp_helper_sock_net(const struct sock *sk);
 int fgdp_helper_sock_error(struct sock *sk);
-long fgdp_helper_sock_rcvtimeo(const struct sock *sk, bool noblock);
-long fgdp_helper_sock_sndtimeo(const struct sock *sk, bool noblock);
 bool fgdp_helper_sk_has_sleeper(struct sock *sk);
-int fgdp_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len);
 int fgdp_helper_sock_intr_errno(long timeo);
 void fgdp_helper_sock_poll_wait(struct file *filp, struct socket *sock,
 				struct poll_table_struct *p);

@@ -71,6 +71,15 @@ u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk)
 	return nxt - sock_flag(sk, SOCK_DONE);
 }
 
+struct fgdp_tcp_seqs fgdp_helper_tcp_seqs(const struct sock *sk)
+{
+	return (struct fgdp_tcp_seqs) {
+		.write = fgdp_helper_tcp_write_seq(sk),
+		.copied = fgdp_helper_tcp_copied_seq(sk),
+		.rcv_nxt = fgdp_helper_tcp_rcv_nxt(sk),
+	};
+}
+
 u64 fgdp_helper_tcp_bytes_received(const struct sock *sk)
 {
 	return READ_ONCE(tcp_sk(sk)->bytes_received);
@@ -91,14 +100,14 @@ void fgdp_helper_tcp_set_path(struct sock *sk, const struct tcp_ulp_ops *ops,
 	inet_csk(sk)->icsk_ulp_ops = ops;
 }
 
-const struct tcp_ulp_ops *fgdp_helper_tcp_ulp_ops(const struct sock *sk)
+/*
+ * What was set with @ops, or NULL if something else is. Under rcu_read_lock(), or
+ * with the socket's lock.
+ */
+void *fgdp_helper_tcp_path(const struct sock *sk, const struct tcp_ulp_ops *ops)
 {
-	return READ_ONCE(inet_csk(sk)->icsk_ulp_ops);
-}
-
-/* Under rcu_read_lock(), or with the socket's lock. */
-void *fgdp_helper_tcp_path(const struct sock *sk)
-{
+	if (READ_ONCE(inet_csk(sk)->icsk_ulp_ops) != ops)
+		return NULL;
 	return (__force void *)rcu_dereference_check(inet_csk(sk)->icsk_ulp_data, 1);
 }
 

@@ -37,16 +37,6 @@ int fgdp_helper_sock_error(struct sock *sk)
 	return sock_error(sk);
 }
 
-long fgdp_helper_sock_rcvtimeo(const struct sock *sk, bool noblock)
-{
-	return sock_rcvtimeo(sk, noblock);
-}
-
-long fgdp_helper_sock_sndtimeo(const struct sock *sk, bool noblock)
-{
-	return sock_sndtimeo(sk, noblock);
-}
-
 bool fgdp_helper_sk_has_sleeper(struct sock *sk)
 {
 	bool any;
@@ -55,11 +45,6 @@ bool fgdp_helper_sk_has_sleeper(struct sock *sk)
 	any = skwq_has_sleeper(rcu_dereference(sk->sk_wq));
 	rcu_read_unlock();
 	return any;
-}
-
-int fgdp_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len)
-{
-	return sock_rcvlowat(sk, waitall, len);
 }
 
 int fgdp_helper_sock_intr_errno(long timeo)

@@ -259,7 +259,7 @@ impl Hook for Inet {
         !path.is_plain() && path.is_agreed()
     }
 
-    fn poll(path: &Arc<Path>, sk: &TcpSock, mask: u32) -> u32 {
+    fn poll(path: ArcBorrow<'_, Path>, sk: &TcpSock, mask: u32) -> u32 {
         crate::poll::carried(path, sk, mask)
     }
 

@@ -12,6 +12,7 @@ use crate::conn::Connection;
 use crate::device::Device;
 use crate::proto::stream::{Endpoint, Source, TxPath};
 use crate::snapshot::count;
+use crate::sys::atomic::load_acquire;
 use crate::sys::lock::{new_bhlock, BhLock};
 use crate::sys::net::inet::RingBytes;
 use crate::sys::net::tcp::TcpSock;
@@ -153,12 +154,12 @@ impl Path {
 
     /// Whether TCP alone carries it, for good.
     pub(crate) fn is_plain(&self) -> bool {
-        self.plain.load(Acquire)
+        load_acquire(&self.plain)
     }
 
     /// Whether both sides agreed to carry it.
     pub(crate) fn is_agreed(&self) -> bool {
-        self.agreed.load(Acquire)
+        load_acquire(&self.agreed)
     }
 
     pub(super) fn set_plain(&self) {
@@ -265,9 +266,11 @@ impl Path {
         let Some(conn) = self.conn().filter(|_| self.is_agreed()) else {
             return Source::Tcp;
         };
-        let (copied, next) = (sk.copied_seq(), sk.rcv_nxt());
-        conn.carried(|proto, view, accepted| proto.rx_source(view, accepted, copied, next))
-            .unwrap_or(Source::Stop)
+        let seqs = sk.seqs();
+        conn.carried(|proto, view, accepted| {
+            proto.rx_source(view, accepted, seqs.copied, seqs.rcv_nxt)
+        })
+        .unwrap_or(Source::Stop)
     }
 
     /// Whether both directions go on as they are, or switch to rings when a call sees to it.
@@ -278,10 +281,10 @@ impl Path {
         let Some(conn) = self.conn().filter(|_| self.is_agreed()) else {
             return true;
         };
-        let (copied, next) = (sk.copied_seq(), sk.rcv_nxt());
+        let seqs = sk.seqs();
         let ways = conn.carried(|proto, view, accepted| {
-            let source = proto.rx_source(view, accepted, copied, next)?;
-            Ok((proto.tx_path(view, sk.write_seq())?, source))
+            let source = proto.rx_source(view, accepted, seqs.copied, seqs.rcv_nxt)?;
+            Ok((proto.tx_path(view, seqs.write)?, source))
         });
         let Ok((TxPath::Tcp | TxPath::Ring, source)) = ways else {
             return false;

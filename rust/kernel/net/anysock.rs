@@ -181,24 +181,39 @@ impl AnySock {
         unsafe { ffi::fgdp_helper_sk_state_change(self.raw()) }
     }
 
-    /// How long a receive may wait, in jiffies.
+    word! {
+        get rcvtimeo_word, sk_rcvtimeo: isize
+    }
+    word! {
+        get sndtimeo_word, sk_sndtimeo: isize
+    }
+    word! {
+        get rcvlowat_word, sk_rcvlowat: i32
+    }
+
+    /// How long a receive may wait, in jiffies (`sock_rcvtimeo()`).
     pub(crate) fn rcvtimeo(&self, noblock: bool) -> isize {
-        // SAFETY: The socket is live.
-        unsafe { ffi::fgdp_helper_sock_rcvtimeo(self.raw(), noblock) }
+        if noblock {
+            0
+        } else {
+            self.rcvtimeo_word()
+        }
     }
 
-    /// How long a send may wait, in jiffies.
+    /// How long a send may wait, in jiffies (`sock_sndtimeo()`).
     pub(crate) fn sndtimeo(&self, noblock: bool) -> isize {
-        // SAFETY: The socket is live.
-        unsafe { ffi::fgdp_helper_sock_sndtimeo(self.raw(), noblock) }
+        if noblock {
+            0
+        } else {
+            self.sndtimeo_word()
+        }
     }
 
-    /// How many bytes a receive for `len` waits for.
+    /// How many bytes a receive for `len` waits for (`sock_rcvlowat()`).
     pub(crate) fn rcvlowat(&self, waitall: bool, len: usize) -> usize {
-        let len = i32::try_from(len).unwrap_or(i32::MAX);
-        // SAFETY: The socket is live.
-        let low = unsafe { ffi::fgdp_helper_sock_rcvlowat(self.raw(), waitall.into(), len) };
-        usize::try_from(low).unwrap_or(1)
+        let low = usize::try_from(self.rcvlowat_word()).unwrap_or(1);
+        let low = if waitall { len } else { low.min(len) };
+        low.max(1)
     }
 
     /// `SO_BUSY_POLL`, in microseconds.

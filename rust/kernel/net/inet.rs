@@ -61,8 +61,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     fn may_carry(path: &Arc<Self::Path>) -> bool;
     /// Whether both sides agreed to carry it, and still do.
     fn is_carried(path: &Arc<Self::Path>) -> bool;
-    /// The poll mask, of TCP's one. May be called with preemption off.
-    fn poll(path: &Arc<Self::Path>, sk: &TcpSock, mask: u32) -> u32;
+    /// The poll mask, of TCP's one. Under RCU.
+    fn poll(path: ArcBorrow<'_, Self::Path>, sk: &TcpSock, mask: u32) -> u32;
     /// `SIOCINQ` and `SIOCOUTQ`, as bytes beside TCP's own.
     fn queued(path: &Arc<Self::Path>, sk: &TcpSock) -> (u32, u32);
     /// Bytes that rings have carried.
@@ -250,22 +250,27 @@ fn stream_ops<H: Hook>(base: *const ffi::proto_ops) -> Result<KBox<ffi::proto_op
     Ok(ops)
 }
 
-/// The state of a taken socket.
-fn path<H: Hook>(sk: *mut ffi::sock) -> Option<Arc<H::Path>> {
+/// Runs `f` on the state of a taken socket, under RCU.
+fn with_path<H: Hook, R>(
+    sk: *mut ffi::sock,
+    f: impl FnOnce(ArcBorrow<'_, H::Path>) -> R,
+) -> Option<R> {
     let _rcu = rcu::read_lock();
-    // SAFETY: A live TCP socket.
-    let ulp = unsafe { ffi::fgdp_helper_tcp_ulp_ops(sk) };
-    let ours = ulp == ULP.load(Ordering::Acquire).cast_const();
-    // SAFETY: As above, under RCU.
-    let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk) }
+    // SAFETY: A live TCP socket, under RCU.
+    let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk, ULP.load(Ordering::Acquire)) }
         .cast_const()
         .cast::<H::Path>();
-    if !ours || ptr.is_null() {
+    if ptr.is_null() {
         return None;
     }
     // SAFETY: The pointer is from `Arc::into_raw`; its reference is dropped a grace period after it
     // was taken out.
-    Some(unsafe { ArcBorrow::from_raw(ptr) }.into())
+    Some(f(unsafe { ArcBorrow::from_raw(ptr) }))
+}
+
+/// The state of a taken socket.
+fn path<H: Hook>(sk: *mut ffi::sock) -> Option<Arc<H::Path>> {
+    with_path::<H, _>(sk, |path| path.into())
 }
 
 fn set_prot(sk: *mut ffi::sock, prot: *const ffi::proto) {
@@ -400,7 +405,7 @@ impl TcpSock {
 /// Called by TCP when the socket is destroyed; nobody else uses it.
 unsafe extern "C" fn release<H: Hook>(sk: *mut ffi::sock) {
     // SAFETY: By this function's contract.
-    let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk) }
+    let ptr = unsafe { ffi::fgdp_helper_tcp_path(sk, ULP.load(Ordering::Acquire)) }
         .cast_const()
         .cast::<H::Path>();
     // SAFETY: As above.
@@ -542,11 +547,11 @@ unsafe extern "C" fn poll<H: Hook>(
     let mask = unsafe { ffi::tcp_poll(file, socket, wait) };
     // SAFETY: An attached socket has a `struct sock`.
     let sk = unsafe { (*socket).sk };
-    match path::<H>(sk) {
+    with_path::<H, _>(sk, |path| {
         // SAFETY: As above.
-        Some(path) => H::poll(&path, unsafe { TcpSock::from_raw(sk) }, mask),
-        None => mask,
-    }
+        H::poll(path, unsafe { TcpSock::from_raw(sk) }, mask)
+    })
+    .unwrap_or(mask)
 }
 
 /// # Safety

@@ -35,13 +35,18 @@ impl<'a> SendMsg<'a> {
         self.raw.msg_flags
     }
 
+    /// Whether there is ancillary data.
+    pub(super) fn has_control(&self) -> bool {
+        self.raw.msg_controllen != 0
+    }
+
     /// Whether ancillary data asks that memory be given away (`FGDP_TRANSFER`).
     ///
     /// # Errors
     ///
     /// `EINVAL` for other ancillary data of the family.
     pub(crate) fn asks_transfer(&mut self) -> Result<bool> {
-        if self.raw.msg_controllen == 0 {
+        if !self.has_control() {
             return Ok(false);
         }
         // SAFETY: The message is exclusively ours; the kernel copied its ancillary data.

@@ -61,9 +61,11 @@ impl TcpSock {
     ///
     /// `ENOBUFS`, as TCP: too much was not read from the error queue, or too much memory is pinned.
     pub(crate) fn notice(&self, msg: &mut SendMsg<'_>, len: usize) -> Result<Option<Notice>> {
+        if msg.flags() & MSG_ZEROCOPY == 0 || len == 0 {
+            return Ok(None);
+        }
         // SAFETY: A live TCP socket, by the type's invariant.
-        let wants = unsafe { ffi::fgdp_helper_tcp_wants_zerocopy(self.raw(), msg.raw()) };
-        if !wants || len == 0 {
+        if !unsafe { ffi::fgdp_helper_tcp_wants_zerocopy(self.raw(), msg.raw()) } {
             return Ok(None);
         }
         // SAFETY: As above, in a call that sends: process context.

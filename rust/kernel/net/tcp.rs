@@ -92,6 +92,9 @@ impl Facts {
     }
 }
 
+/// [`TcpSock::write_seq`], [`TcpSock::copied_seq`] and [`TcpSock::rcv_nxt`].
+pub(crate) type Seqs = ffi::fgdp_tcp_seqs;
+
 /// TCP's own functions for a socket of `sk_family`.
 fn base(sk: *const ffi::sock) -> *const ffi::proto {
     // SAFETY: One word of a live socket, constant but for IPV6_ADDRFORM.
@@ -144,6 +147,12 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_tcp_rcv_nxt(self.raw()) }
     }
 
+    /// The three of them at about the same time.
+    pub(crate) fn seqs(&self) -> Seqs {
+        // SAFETY: A live TCP socket, by the type's invariant.
+        unsafe { ffi::fgdp_helper_tcp_seqs(self.raw()) }
+    }
+
     /// Bytes that TCP has received, and has sent: each counted once.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         // SAFETY: A live TCP socket, by the type's invariant.
@@ -175,6 +184,9 @@ impl TcpSock {
 
     /// What TCP says of the ancillary data of `msg`.
     pub(crate) fn check_control(&self, msg: &mut SendMsg<'_>) -> Result {
+        if !msg.has_control() {
+            return Ok(());
+        }
         // SAFETY: A live TCP socket, by the type's invariant; `msg` is exclusively ours.
         kernel::error::to_result(unsafe {
             ffi::fgdp_helper_tcp_check_control(self.raw(), msg.raw_mut())
