@@ -225,12 +225,18 @@ impl Part {
         at.map(|p| p.cast_const())
     }
 
+    /// Where the words of `[off, off + len)` are.
     #[inline]
-    fn word(&self, off: u64) -> Option<*mut u32> {
+    fn words(&self, off: u64, len: u64) -> Option<*mut u32> {
         if off % 4 != 0 {
             return None;
         }
-        self.at(off, 4).map(|p| p.cast())
+        self.at(off, len).map(|p| p.cast())
+    }
+
+    #[inline]
+    fn word(&self, off: u64) -> Option<*mut u32> {
+        self.words(off, 4)
     }
 
     #[inline]
@@ -247,6 +253,33 @@ impl Part {
         let v = self.load(off);
         acquire_barrier();
         v
+    }
+
+    #[inline]
+    fn load_each<const N: usize>(&self, off: u64, len: u64, at: [u64; N]) -> [u32; N] {
+        let Some(base) = self.words(off, len) else {
+            return [0; N];
+        };
+        at.map(|at| {
+            if at % 4 != 0 || len < 4 || at > len.wrapping_sub(4) {
+                return 0;
+            }
+            // SAFETY: An aligned word of the `len` bytes that `words` says are inside the mapping.
+            let v = u32::from_le(unsafe { base.byte_add(at as usize).read_volatile() });
+            acquire_barrier();
+            v
+        })
+    }
+
+    #[inline]
+    fn load_words(&self, off: u64, out: &mut [u32]) {
+        let Some(base) = self.words(off, size_of_val(out) as u64) else {
+            return;
+        };
+        for (n, word) in out.iter_mut().enumerate() {
+            // SAFETY: Aligned, and one of the words that `words` says are inside the mapping.
+            *word = u32::from_le(unsafe { base.add(n).read_volatile() });
+        }
     }
 
     fn copy_to_iter(&self, off: u64, len: usize, iter: &mut IovDest<'_>) -> usize {
@@ -382,6 +415,16 @@ impl Mem for SlotMem {
     }
 
     #[inline]
+    fn load_each<const N: usize>(&self, off: u64, len: u64, at: [u64; N]) -> [u32; N] {
+        self.0.load_each(off, len, at)
+    }
+
+    #[inline]
+    fn load_words(&self, off: u64, out: &mut [u32]) {
+        self.0.load_words(off, out);
+    }
+
+    #[inline]
     fn fence(&self) {
         fence();
     }
@@ -401,6 +444,18 @@ impl MemMut for SlotMem {
     fn store_release(&self, off: u64, v: u32) {
         release_barrier();
         self.store(off, v);
+    }
+
+    #[inline]
+    fn store_words(&self, off: u64, words: &[u32]) {
+        let Some(base) = self.0.words(off, size_of_val(words) as u64) else {
+            return;
+        };
+        for (n, word) in words.iter().enumerate() {
+            // SAFETY: Aligned, and one of the words that `words` says are inside the mapping, which
+            // is writable for a slot.
+            unsafe { base.add(n).write_volatile(word.to_le()) };
+        }
     }
 }
 
@@ -459,6 +514,16 @@ impl Mem for GroupMem {
     #[inline]
     fn load_acquire(&self, off: u64) -> u32 {
         self.0.load_acquire(off)
+    }
+
+    #[inline]
+    fn load_each<const N: usize>(&self, off: u64, len: u64, at: [u64; N]) -> [u32; N] {
+        self.0.load_each(off, len, at)
+    }
+
+    #[inline]
+    fn load_words(&self, off: u64, out: &mut [u32]) {
+        self.0.load_words(off, out);
     }
 
     #[inline]

@@ -20,6 +20,20 @@ pub trait Mem {
     /// Fetches a word; later accesses are not done before it. Pairs with
     /// [`MemMut::store_release`] on the other side.
     fn load_acquire(&self, off: u64) -> u32;
+    /// Fetches the words at the places `at` of the structure of `len` bytes at `off`,
+    /// one after the other, each as [`Mem::load_acquire`] does.
+    fn load_each<const N: usize>(&self, off: u64, len: u64, at: [u64; N]) -> [u32; N] {
+        debug_assert!(at.iter().all(|at| at.wrapping_add(4) <= len));
+        at.map(|at| self.load_acquire(off.wrapping_add(at)))
+    }
+    /// Fetches the words from `off` on without ordering.
+    fn load_words(&self, off: u64, out: &mut [u32]) {
+        let mut at = off;
+        for word in out {
+            *word = self.load(at);
+            at = at.wrapping_add(4);
+        }
+    }
     /// Full hardware barrier between every access before and after it, store
     /// to load included. A locked read-modify-write is not enough (two guests
     /// under emulation), it must be the full fence instruction.
@@ -33,6 +47,14 @@ pub trait MemMut: Mem {
     /// Stores a word after all earlier accesses were done. Pairs with
     /// [`Mem::load_acquire`] on the other side.
     fn store_release(&self, off: u64, value: u32);
+    /// Stores words from `off` on without ordering.
+    fn store_words(&self, off: u64, words: &[u32]) {
+        let mut at = off;
+        for word in words {
+            self.store(at, *word);
+            at = at.wrapping_add(4);
+        }
+    }
 }
 
 /// The two views of the group's memory that one side of a channel has.
@@ -60,10 +82,10 @@ impl<S: MemMut + ?Sized, W: Mem + ?Sized> Clone for View<'_, S, W> {
 impl<S: MemMut + ?Sized, W: Mem + ?Sized> Copy for View<'_, S, W> {}
 
 impl<S: MemMut + ?Sized, W: Mem + ?Sized> View<'_, S, W> {
-    /// Offset in the group of a word of the peer's slot, or `None` if the word
-    /// is not wholly inside that slot.
-    fn peer_word(&self, off: u64) -> Option<u64> {
-        match off.checked_add(4) {
+    /// Offset in the group of `len` bytes of the peer's slot, or `None` if they
+    /// are not wholly inside that slot.
+    fn peer_range(&self, off: u64, len: u64) -> Option<u64> {
+        match off.checked_add(len) {
             Some(end) if end <= self.peer_size => self.peer_base.checked_add(off),
             _ => None,
         }
@@ -71,13 +93,28 @@ impl<S: MemMut + ?Sized, W: Mem + ?Sized> View<'_, S, W> {
 
     /// Fetches a word of the peer's slot; 0 outside it.
     pub fn peer_load(&self, off: u64) -> u32 {
-        self.peer_word(off).map_or(0, |at| self.window.load(at))
+        self.peer_range(off, 4).map_or(0, |at| self.window.load(at))
     }
 
     /// Fetches a word of the peer's slot with acquire order; 0 outside it.
     pub fn peer_load_acquire(&self, off: u64) -> u32 {
-        self.peer_word(off)
+        self.peer_range(off, 4)
             .map_or(0, |at| self.window.load_acquire(at))
+    }
+
+    /// Fetches words of a structure in the peer's slot, see [`Mem::load_each`]; 0 if
+    /// it is not wholly inside.
+    pub fn peer_load_each<const N: usize>(&self, off: u64, len: u64, at: [u64; N]) -> [u32; N] {
+        self.peer_range(off, len)
+            .map_or([0; N], |off| self.window.load_each(off, len, at))
+    }
+
+    /// Fetches words of the peer's slot from `off` on, see [`Mem::load_words`];
+    /// leaves `out` as it is if they are not wholly inside.
+    pub fn peer_load_words(&self, off: u64, out: &mut [u32]) {
+        if let Some(off) = self.peer_range(off, (out.len() as u64).wrapping_mul(4)) {
+            self.window.load_words(off, out);
+        }
     }
 
     /// Full hardware barrier, see [`Mem::fence`].

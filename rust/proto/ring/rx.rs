@@ -91,12 +91,9 @@ impl LaneRx {
             }
         }
         let place = u64::from(self.head % LANE_MSGS).wrapping_mul(MSG_SIZE);
-        let mut at = self.peer.wrapping_add(LANE_MSGS_OFFSET).wrapping_add(place);
+        let at = self.peer.wrapping_add(LANE_MSGS_OFFSET).wrapping_add(place);
         let mut words = [0u32; MSG_WORDS];
-        for word in &mut words {
-            *word = v.peer_load(at);
-            at = at.wrapping_add(4);
-        }
+        v.peer_load_words(at, &mut words);
         // INVARIANT: head != tail.
         self.head = self.head.wrapping_add(1);
         match Msg::decode(&words) {

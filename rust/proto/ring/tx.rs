@@ -105,11 +105,8 @@ impl LaneTx {
             }
         }
         let place = u64::from(self.tail % LANE_MSGS).wrapping_mul(MSG_SIZE);
-        let mut at = self.own.wrapping_add(LANE_MSGS_OFFSET).wrapping_add(place);
-        for word in msg.encode() {
-            v.slot.store(at, word);
-            at = at.wrapping_add(4);
-        }
+        let at = self.own.wrapping_add(LANE_MSGS_OFFSET).wrapping_add(place);
+        v.slot.store_words(at, &msg.encode());
         Ok(self.publish(v))
     }
 

@@ -55,9 +55,8 @@ impl Conn {
         // The order matters. Flags first: a tail fetched after FIN was seen is the
         // last one. Serial last: whatever ring the bytes before the tail are in, and
         // whatever grant lies between them, was stored before the tail.
-        let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
-        let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
-        let word = v.peer_load_acquire(peer.wrapping_add(conn::RING_SERIAL));
+        let order = [conn::TX_FLAGS, conn::TAIL, conn::RING_SERIAL];
+        let [flags, tail, word] = v.peer_load_each(peer, conn::SIZE, order);
 
         let same = flags == self.rx.peer_tx && tail == self.rx.tail && word == self.rx.word;
         if same && self.rx.version == accepted.version() && !self.rx.got.wants() {
@@ -266,8 +265,7 @@ impl Conn {
         // Pairs with the fence in `tx_publish`: either the producer sees the event,
         // or the tail fetched next is the one it stored.
         v.fence();
-        let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
-        let tail = v.peer_load_acquire(peer.wrapping_add(conn::TAIL));
+        let [flags, tail] = v.peer_load_each(peer, conn::SIZE, [conn::TX_FLAGS, conn::TAIL]);
         // Only compared: `rx_avail` validates when it looks.
         Ok(flags != self.rx.peer_tx
             || flags & TX_BACK != 0

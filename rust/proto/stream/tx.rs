@@ -121,10 +121,9 @@ impl Conn {
         let Some(peer) = self.peer_entry() else {
             return Ok(());
         };
-        // Flags first: a head fetched after STOP was seen is the final one.
-        let flags = v.peer_load_acquire(peer.wrapping_add(conn::RX_FLAGS));
-        // Pairs with the release in `rx_consume`: bytes before it are copied.
-        let head = v.peer_load_acquire(peer.wrapping_add(conn::HEAD));
+        // Flags first: a head fetched after STOP was seen is the final one. Pairs with
+        // the release in `rx_consume`: bytes before the head are copied.
+        let [flags, head] = v.peer_load_each(peer, conn::SIZE, [conn::RX_FLAGS, conn::HEAD]);
         if let Err(reason) = self.check_head(flags, head) {
             return self.fail(reason);
         }
