@@ -88,6 +88,8 @@ struct Rx {
     version: u32,
     /// The word that was last fetched of rings and grants.
     word: u32,
+    /// The data event in the own entry, once one was stored.
+    event: Option<u32>,
     got: Got,
 }
 

@@ -261,10 +261,14 @@ impl Conn {
             let flags = v.peer_load_acquire(peer.wrapping_add(conn::TX_FLAGS));
             return Ok(flags != self.rx.peer_tx);
         }
-        self.own_store(v, conn::DATA_EVENT, event);
-        // Pairs with the fence in `tx_publish`: either the producer sees the event,
-        // or the tail fetched next is the one it stored.
-        v.fence();
+        // One that was stored before still holds: no tail that was seen has passed it.
+        if self.rx.event != Some(event) {
+            self.rx.event = Some(event);
+            self.own_store(v, conn::DATA_EVENT, event);
+            // Pairs with the fence in `tx_publish`: either the producer sees the event,
+            // or the tail fetched next is the one it stored.
+            v.fence();
+        }
         let [flags, tail] = v.peer_load_each(peer, conn::SIZE, [conn::TX_FLAGS, conn::TAIL]);
         // Only compared: `rx_avail` validates when it looks.
         Ok(flags != self.rx.peer_tx
