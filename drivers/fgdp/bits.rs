@@ -2,6 +2,7 @@
 
 //! A word of flags that any context sets and clears.
 
+use crate::sys::atomic::load_acquire;
 use kernel::sync::atomic::{ordering::*, Atomic};
 
 /// Flags that say what is still to be done.
@@ -40,7 +41,7 @@ impl Bits {
 
     /// The places of those that are set now.
     pub(crate) fn places(&self) -> impl Iterator<Item = u32> {
-        let mut left = self.0.load(Acquire);
+        let mut left = load_acquire(&self.0);
         core::iter::from_fn(move || {
             let place = left.trailing_zeros();
             left &= left.wrapping_sub(1);
@@ -50,7 +51,7 @@ impl Bits {
 
     /// Whether one of `bits` is set.
     pub(crate) fn has(&self, bits: u32) -> bool {
-        self.0.load(Acquire) & bits != 0
+        load_acquire(&self.0) & bits != 0
     }
 
     /// Whether any is set.
@@ -59,7 +60,7 @@ impl Bits {
     }
 
     fn change(&self, f: impl Fn(u32) -> u32) {
-        let mut old = self.0.load(Relaxed);
+        let mut old = load_acquire(&self.0);
         while let Err(now) = self.0.cmpxchg(old, f(old), Full) {
             old = now;
         }

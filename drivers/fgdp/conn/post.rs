@@ -66,9 +66,13 @@ impl Connection {
     pub(crate) fn flush(&self) {
         let sending = self.sending.lock();
         let mut bits = self.pending.take();
+        let state = self.state.lock();
+        // What changes behind this is seen by who changes it: nothing is pending.
+        let (peer, over) = (state.proto.peer_id(), state.proto.is_free());
+        drop(state);
         while bits != 0 {
             let bit = bits & bits.wrapping_neg();
-            if let Some(msg) = self.message(bit) {
+            if let Some(msg) = self.message(bit, peer) {
                 if !self.channel.send(&self.device, self.lane(), &msg) {
                     // No space: the channel flushes us when there is.
                     self.pending.set(bits);
@@ -79,7 +83,7 @@ impl Connection {
             bits &= !bit;
         }
         drop(sending);
-        if self.state.lock().proto.is_free() {
+        if over {
             self.device.forget(self);
         }
     }
@@ -89,8 +93,7 @@ impl Connection {
         self.pending.any()
     }
 
-    fn message(&self, bit: u32) -> Option<Msg> {
-        let peer = || self.peer_id();
+    fn message(&self, bit: u32, peer: Option<u32>) -> Option<Msg> {
         Some(match bit {
             pending::CONNECT if self.endpoint.is_some() => {
                 Msg::Carry(self.endpoint.as_ref()?.propose(self.id))
@@ -102,20 +105,20 @@ impl Connection {
                 kind: self.kind,
             },
             pending::ACCEPT => Msg::Accept {
-                conn: peer()?,
+                conn: peer?,
                 peer_conn: self.id,
             },
             pending::DATA => Msg::Ready {
-                conn: peer()?,
+                conn: peer?,
                 data: true,
                 space: false,
             },
             pending::SPACE => Msg::Ready {
-                conn: peer()?,
+                conn: peer?,
                 data: false,
                 space: true,
             },
-            pending::DONE => Msg::Done { conn: peer()? },
+            pending::DONE => Msg::Done { conn: peer? },
             _ => return None,
         })
     }
