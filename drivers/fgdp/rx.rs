@@ -94,7 +94,7 @@ fn recv_stream(
     let mut copied = 0usize;
     while copied < len {
         let at = if how.peek { copied as u32 } else { 0 };
-        let step = read(conn, msg, len - copied, at, how).and_then(|found| match found {
+        let step = read(conn, msg, len - copied, at, how, |_| true).and_then(|found| match found {
             (0, _) if copied >= target && copied > 0 => Ok(None),
             (0, _) => match empty(sk, conn, at) {
                 Empty::End => Ok(None),
@@ -120,16 +120,18 @@ fn recv_stream(
     Ok(copied)
 }
 
-/// Reads what is there, up to `len` bytes; returns how many, and whether there are more.
+/// Reads what is there, up to `len` bytes, if that is `wanted` of a connection as it was just seen;
+/// returns how many, and whether there are more.
 pub(crate) fn read(
     conn: &Connection,
     msg: &mut RecvMsg<'_>,
     len: usize,
     at: u32,
     how: How,
+    mut wanted: impl FnMut(&Conn) -> bool,
 ) -> Result<(usize, bool)> {
     for _ in 0..FAULTS {
-        match try_read(conn, msg, len, at, how) {
+        match try_read(conn, msg, len, at, how, &mut wanted) {
             // Not under the lock: user memory may take for ever to come.
             Err(e) if e == EFAULT && msg.fault_in(1) => {}
             result => return result,
@@ -156,11 +158,15 @@ fn try_read(
     len: usize,
     at: u32,
     how: How,
+    wanted: &mut impl FnMut(&Conn) -> bool,
 ) -> Result<(usize, bool)> {
     let _rx = conn.rx.lock();
     let want = u32::try_from(len).unwrap_or(u32::MAX).min(CHUNK);
     // An error means that the connection is dead: then there is nothing to read.
     let tried = conn.with_rx(|proto, view, avail| {
+        if !wanted(proto) {
+            return Ok(Tried::Empty);
+        }
         let spans = proto.rx_spans(at, want);
         if spans.bytes() == 0 {
             return Ok(Tried::Empty);

@@ -143,12 +143,13 @@ fn try_short(
     msg: &mut SendMsg<'_>,
     len: u32,
     parts: bool,
+    wanted: impl FnOnce(&Conn) -> bool,
 ) -> Result<Short> {
     conn.with_phase(|proto, view, phase| {
         let shut = proto.peer_rx_shut(view)?;
         let Some(at) = proto
             .tx_span(view, len)
-            .filter(|_| check(sk, phase, shut).is_ok())
+            .filter(|_| wanted(proto) && check(sk, phase, shut).is_ok())
         else {
             return Ok(Short::No);
         };
@@ -166,12 +167,35 @@ fn try_short(
     })
 }
 
+/// Writes a short message if nothing is in its way and it is `wanted` of the connection as it was
+/// just seen; 0 if it is not that simple.
+pub(crate) fn write_short(
+    sk: &AnySock,
+    conn: &Connection,
+    msg: &mut SendMsg<'_>,
+    wanted: impl FnOnce(&Conn) -> bool,
+) -> u32 {
+    let len = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
+    if len > SHORT {
+        return 0;
+    }
+    let _tx = conn.tx.lock();
+    match try_short(sk, conn, msg, len, false, wanted) {
+        Ok(Short::Sent(n, notify)) => {
+            sent(conn, n, notify);
+            n
+        }
+        // Whatever it is: who does it step by step finds it.
+        Ok(Short::Fault | Short::No) | Err(_) => 0,
+    }
+}
+
 /// As [`write`]; without `parts`, only if all of the user's memory is there.
 fn try_write(sk: &AnySock, conn: &Connection, msg: &mut SendMsg<'_>, parts: bool) -> Result<usize> {
     let _tx = conn.tx.lock();
     let want = u32::try_from(msg.remaining()).unwrap_or(u32::MAX);
     if want <= SHORT {
-        match try_short(sk, conn, msg, want, parts)? {
+        match try_short(sk, conn, msg, want, parts, |_| true)? {
             Short::Sent(n, notify) => {
                 sent(conn, n, notify);
                 return Ok(n as usize);

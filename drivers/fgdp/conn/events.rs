@@ -79,7 +79,12 @@ impl Connection {
     /// The peer's entry changed. Bottom half, or as one with the peer's `tx` or `rx` if it is in
     /// this guest.
     pub(crate) fn on_ready(&self, data: bool, space: bool) {
-        if self.state.lock().closed {
+        let view = self.view();
+        let state = self.state.lock();
+        let closed = state.closed;
+        let goes_on = self.is_carried() && !self.is_over(&state) && state.proto.goes_on(&view);
+        drop(state);
+        if closed {
             self.advance_close();
             return;
         }
@@ -99,7 +104,7 @@ impl Connection {
         }
         if let Some(user) = self.user() {
             // A change of the other direction says nothing new about this one's end: no edge.
-            user.ready(data, space, fin && data);
+            user.ready(data, space, fin && data, goes_on);
         }
     }
 

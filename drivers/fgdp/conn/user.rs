@@ -55,8 +55,9 @@ impl User {
         }
     }
 
-    /// The peer's entry changed. Bottom half, or as one.
-    pub(super) fn ready(&self, data: bool, space: bool, fin: bool) {
+    /// The peer's entry changed; not its flags, if what carries TCP `goes_on`. Bottom half, or as
+    /// one.
+    pub(super) fn ready(&self, data: bool, space: bool, fin: bool, goes_on: bool) {
         match self {
             Self::Fgdp(sk) => {
                 if data {
@@ -70,7 +71,7 @@ impl User {
                     sk.write_space();
                 }
             }
-            Self::Tcp(path) => path.on_ready(data, space),
+            Self::Tcp(path) => path.on_ready(data, space, goes_on),
         }
     }
 

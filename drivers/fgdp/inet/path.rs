@@ -141,7 +141,7 @@ impl Path {
     /// It was accepted: what waited for that goes on. Any context.
     pub(super) fn on_accept(self: &Arc<Self>) {
         self.has_user.store(true, Release);
-        self.on_ready(false, false);
+        self.on_ready(false, false, false);
     }
 
     /// Made once: for the one proposal that there is. False if the socket has left: then nobody
@@ -192,7 +192,7 @@ impl Path {
         };
         sk.trace_carry(0);
         let switched = !matches!(self.source(&sk), Source::Tcp);
-        self.on_ready(switched || self.awaited.load(Acquire), false);
+        self.on_ready(switched || self.awaited.load(Acquire), false, false);
     }
 
     /// Which way the next byte goes that is sent. `Wait` while that is being found out.
@@ -242,12 +242,13 @@ impl Path {
         self.set_plain();
     }
 
-    /// The peer's entry changed. Bottom half, or as one.
-    pub(crate) fn on_ready(self: &Arc<Self>, data: bool, space: bool) {
+    /// The peer's entry changed; if it `goes_on`, then bytes came or went and nothing else. Bottom
+    /// half, or as one.
+    pub(crate) fn on_ready(self: &Arc<Self>, data: bool, space: bool, goes_on: bool) {
         let Some(sk) = self.sk() else {
             return;
         };
-        if !self.is_steady(&sk) || self.todo.any() {
+        if self.todo.any() || !(goes_on || self.is_steady(&sk)) {
             self.kick();
         }
         if data {

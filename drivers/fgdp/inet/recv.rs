@@ -64,6 +64,13 @@ enum Step {
     Tcp(usize),
 }
 
+/// What a look at the ring found.
+enum Look {
+    Got(Step),
+    /// No bytes; the next one comes from there.
+    Empty(Source),
+}
+
 struct Call<'a> {
     path: &'a Arc<Path>,
     sk: &'a TcpSock,
@@ -75,14 +82,18 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn step(&mut self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Step> {
-        match self.path.source(self.sk) {
+        let source = match self.look(msg, left)? {
+            Look::Got(step) => return Ok(step),
+            Look::Empty(source) => source,
+        };
+        match source {
             // What TCP says, it says to the caller.
             Source::Back if self.copied == 0 => {
                 self.sk.tcp_recv(msg, left, self.flags).map(Step::Tcp)
             }
             Source::Back | Source::Tcp => self.tcp(msg, left),
             Source::TcpUntil(n) => self.tcp(msg, left.min(n as usize)),
-            Source::Ring(_) => self.ring(msg, left),
+            Source::Ring(_) => self.ring(left),
             Source::End => Ok(Step::Over(0)),
             Source::Stop => {
                 self.path.kick();
@@ -131,7 +142,7 @@ impl Call<'_> {
         let last = self.path.source(self.sk) == Source::TcpUntil(u32::try_from(n).unwrap_or(0));
         let want = left.saturating_sub(n);
         if let Some(conn) = self.path.conn().filter(|_| last && want > 0) {
-            let more = rx::read(conn, msg, want, 0, self.how())?.0;
+            let more = rx::read(conn, msg, want, 0, self.how(), |_| true)?.0;
             return Ok(Step::Over(n + more));
         }
         Ok(Step::Over(n))
@@ -144,20 +155,46 @@ impl Call<'_> {
         }
     }
 
-    fn ring(&mut self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Step> {
-        let Some(conn) = self.path.conn() else {
-            return Ok(Step::Over(0));
-        };
-        let at = if self.is_peek() {
+    /// Behind the head: where the next byte of the ring is for this call.
+    fn at(&self) -> u32 {
+        if self.is_peek() {
             u32::try_from(self.copied).unwrap_or(u32::MAX)
         } else {
             0
-        };
-        let (n, more) = rx::read(conn, msg, left, at, self.how())?;
-        if n > 0 {
-            let enough = self.copied + n >= self.target && !more;
-            return Ok(if enough { Step::Over(n) } else { Step::Got(n) });
         }
+    }
+
+    /// Takes what the ring has, if the next byte comes from there: which way it comes is seen with
+    /// the bytes.
+    fn look(&self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Look> {
+        let conn = self.path.conn().filter(|conn| {
+            !self.path.is_plain() && self.path.is_agreed() && !conn.channel.is_dead()
+        });
+        let Some(conn) = conn else {
+            return Ok(Look::Empty(self.path.source(self.sk)));
+        };
+        let seqs = self.sk.seqs();
+        let mut source = None;
+        let (n, more) = rx::read(conn, msg, left, self.at(), self.how(), |proto| {
+            let seen = proto.rx_source_seen(seqs.copied, seqs.rcv_nxt);
+            source = Some(seen);
+            matches!(seen, Source::Ring(_))
+        })?;
+        if n == 0 {
+            return Ok(Look::Empty(
+                source.unwrap_or_else(|| self.path.source(self.sk)),
+            ));
+        }
+        let enough = self.copied + n >= self.target && !more;
+        Ok(Look::Got(if enough { Step::Over(n) } else { Step::Got(n) }))
+    }
+
+    /// The ring has nothing more now.
+    fn ring(&mut self, left: usize) -> Result<Step> {
+        let Some(conn) = self.path.conn() else {
+            return Ok(Step::Over(0));
+        };
+        let at = self.at();
         if self.copied > 0 && self.copied >= self.target {
             return Ok(Step::Over(0));
         }

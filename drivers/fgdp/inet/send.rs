@@ -5,7 +5,7 @@
 use super::path::Inside;
 use super::{Path, Why};
 use crate::grant::Send;
-use crate::proto::stream::TxPath;
+use crate::proto::stream::{Conn, TxPath};
 use crate::sys::net::consts::*;
 use crate::sys::net::msg::SendMsg;
 use crate::sys::net::notice::Notice;
@@ -90,6 +90,9 @@ fn step(
     if !sk.may_send() || left == 0 {
         return sk.tcp_send(msg, left).map(Step::Over);
     }
+    if let Some(n) = short(path, sk, msg) {
+        return Ok(Step::Sent(n));
+    }
     match path.tx_path(sk) {
         TxPath::Back => sk.tcp_send(msg, left).map(Step::Over),
         TxPath::Tcp => {
@@ -132,6 +135,17 @@ fn step(
             Ok(Step::Sent(0))
         }
     }
+}
+
+/// Sends a short message by the ring, if that is the way and all is well: which way it goes is seen
+/// with the space.
+fn short(path: &Path, sk: &TcpSock, msg: &mut SendMsg<'_>) -> Option<usize> {
+    let conn = path
+        .conn()
+        .filter(|conn| path.is_agreed() && !conn.channel.is_dead())?;
+    let on_ring = |proto: &Conn| proto.tx_goes_on(sk.write_seq());
+    let n = tx::write_short(sk, conn, msg, on_ring);
+    (n > 0).then_some(n as usize)
 }
 
 fn settled(path: &Arc<Path>, sk: &TcpSock) -> bool {

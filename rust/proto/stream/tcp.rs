@@ -192,6 +192,30 @@ impl Conn {
         flags == TX_RING && !self.tx_unwanted() && !c.cut
     }
 
+    /// True if the ring goes on where TCP's `write_seq` is: no TCP bytes were sent
+    /// behind the switch. What else [`Conn::tx_path`] asks, [`Conn::tx_on_ring`] says.
+    pub fn tx_goes_on(&self, write_seq: u32) -> bool {
+        self.carried.as_ref().is_none_or(|c| c.tx_seq == write_seq)
+    }
+
+    /// True if the peer's flags are those that were seen last, and these let both
+    /// directions go on as they are: neither [`Conn::tx_path`] nor
+    /// [`Conn::rx_source`] would have anything to say that its user does not know.
+    pub fn goes_on<S: MemMut + ?Sized, W: Mem + ?Sized>(&self, v: &View<'_, S, W>) -> bool {
+        let Some(peer) = self.peer_entry() else {
+            return false;
+        };
+        let flags = [conn::TX_FLAGS, conn::RX_FLAGS];
+        let [tx_flags, rx_flags] = v.peer_load_each(peer, conn::SIZE, flags);
+        tx_flags == self.rx.peer_tx
+            && rx_flags == self.tx.peer_rx
+            && self.tx.flags & !TX_RING == 0
+            && !self.tx_unwanted()
+            && self.rx.peer_tx & TX_BACK == 0
+            && !self.rx_stopped()
+            && self.broken.is_none()
+    }
+
     /// True if the peer takes nothing from the ring any more.
     fn tx_unwanted(&self) -> bool {
         self.tx.peer_rx & RX_STOP != 0 || self.rx_reset() || self.done_seen
@@ -341,34 +365,43 @@ impl Conn {
         if self.rx_stopped() {
             return Ok(Source::Back);
         }
-        let unread = self.rx_avail(v, accepted)?;
+        self.rx_avail(v, accepted)?;
+        Ok(self.rx_source_seen(copied_seq, rcv_nxt))
+    }
+
+    /// As [`Conn::rx_source`], of what [`Conn::rx_avail`] saw last.
+    pub fn rx_source_seen(&self, copied_seq: u32, rcv_nxt: u32) -> Source {
+        if self.rx_stopped() {
+            return Source::Back;
+        }
+        let unread = self.rx_unread();
         let Some(c) = &self.carried else {
-            return Ok(Source::Ring(unread));
+            return Source::Ring(unread);
         };
         if self.tx_has(TX_RST) {
-            return Ok(Source::Reset);
+            return Source::Reset;
         }
         let switched = self.rx.peer_tx & TX_RING != 0;
         let before = c.rx_seq.wrapping_sub(copied_seq);
         if switched && before == 0 && self.rx_fin() && unread == 0 {
-            return Ok(Source::End);
+            return Source::End;
         }
         if self.rx_reset() {
             // Bytes that were there before (T-15), and what TCP says then.
-            return Ok(match (switched, before, unread) {
+            return match (switched, before, unread) {
                 (true, 0, 1..) => Source::Ring(unread),
                 (true, 1.., _) if before < 1 << 31 => Source::TcpUntil(before),
                 _ => Source::Back,
-            });
+            };
         }
         if self.rx_leaves_ring(copied_seq, rcv_nxt) {
-            return Ok(Source::Stop);
+            return Source::Stop;
         }
-        Ok(match (switched, before) {
+        match (switched, before) {
             (false, _) => Source::Tcp,
             (true, 0) => Source::Ring(unread),
             (true, n) => Source::TcpUntil(n),
-        })
+        }
     }
 
     /// True if [`Conn::rx_source`] says [`Source::Stop`], as far as is known: the
