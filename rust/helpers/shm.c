@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/io.h>
+#include <linux/iov_iter.h>
 #include <linux/pgtable.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -42,9 +43,9 @@ void fgdp_helper_memzero(void *to, size_t len)
 
 /*
  * Whether the processor moves strings word by word: emulated ones do. There a
- * loop of moves that leave the cache alone is faster; real processors move
- * strings a cache line at a time, and what the peer reads next had better be in
- * the cache.
+ * loop of moves is faster, in both directions, and the kernel has one that also
+ * leaves the cache alone. Real processors move strings a cache line at a time,
+ * and what is read next had better be in the cache.
  */
 static bool fgdp_string_moves_are_slow(void)
 {
@@ -55,6 +56,32 @@ static bool fgdp_string_moves_are_slow(void)
 	return false;
 #endif
 }
+
+#ifdef copy_to_nontemporal
+/* It minds the faults of its stores as well as those of its loads. */
+static size_t fgdp_move_to_user(void __user *to, size_t progress, size_t len, void *from,
+				void *unused)
+{
+	if (!user_access_begin(to, len))
+		return len;
+	len = copy_to_nontemporal((__force void *)to, from + progress, len);
+	user_access_end();
+	return len;
+}
+
+static size_t fgdp_move(void *to, size_t progress, size_t len, void *from, void *unused)
+{
+	memcpy(to, from + progress, len);
+	return 0;
+}
+
+static size_t fgdp_move_to_iter(const void *from, size_t len, struct iov_iter *iter)
+{
+	return iterate_and_advance(iter, len, (void *)from, fgdp_move_to_user, fgdp_move);
+}
+#else
+#define fgdp_move_to_iter _copy_to_iter
+#endif
 
 /*
  * Copies that do not wait for user memory: whoever holds a ring's frames must
@@ -78,7 +105,10 @@ size_t fgdp_helper_copy_to_iter_nofault(const void *from, size_t len, struct iov
 	size_t copied;
 
 	pagefault_disable();
-	copied = _copy_to_iter(from, len, iter);
+	if (len >= PAGE_SIZE && fgdp_string_moves_are_slow())
+		copied = fgdp_move_to_iter(from, len, iter);
+	else
+		copied = _copy_to_iter(from, len, iter);
 	pagefault_enable();
 	return copied;
 }
