@@ -10,6 +10,7 @@
 use crate::addr::GuestId;
 use crate::conn::Connection;
 use crate::device::Device;
+use crate::extents::Extents;
 use crate::proto::grant::Accepted;
 use crate::proto::mem::View;
 use crate::proto::ring::{LaneRx, LaneTx, PushError};
@@ -60,7 +61,7 @@ pub(crate) struct Channel {
     lanes: KVec<Arc<Lane>>,
     /// What the peer lent.
     #[pin]
-    pub(crate) accepted: BhLock<Accepted>,
+    pub(crate) accepted: Extents,
     /// Reason number plus one when dead.
     dead: Atomic<u32>,
     /// Units of 2 MiB that an allocation misses.
@@ -95,10 +96,7 @@ impl Channel {
             pin_init!(Self {
                 peering,
                 lanes,
-                accepted <- new_bhlock!(
-                    Accepted::new(peering.base, peering.size, 1),
-                    "fgdp_accepted"
-                ),
+                accepted <- Extents::new(Accepted::new(peering.base, peering.size, 1)),
                 dead: Atomic::new(0),
                 need_units: Atomic::new(0),
                 starved: Atomic::new(false),

@@ -306,10 +306,8 @@ impl Connection {
         f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, u32, Phase) -> Result<R, Reason>,
     ) -> Result<R> {
         self.with_phase(|proto, view, phase| {
-            let accepted = self.channel.accepted.lock();
-            let avail = proto.rx_avail(view, &accepted);
-            drop(accepted);
-            f(proto, view, avail?, phase)
+            let avail = proto.rx_avail(view, &self.channel.accepted)?;
+            f(proto, view, avail, phase)
         })
     }
 

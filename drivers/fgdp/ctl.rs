@@ -471,7 +471,7 @@ impl Device {
                 }
             }
             FramesOp::Revoke => {
-                channel.accepted.lock().remove(frames.extent);
+                channel.accepted.remove(frames.extent);
                 let mut shown = false;
                 self.each_connection(&channel, |conn| {
                     if conn.shows_others() {

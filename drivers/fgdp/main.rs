@@ -27,6 +27,7 @@ mod connections;
 mod ctl;
 mod device;
 mod dial;
+mod extents;
 mod family;
 mod grant;
 mod inet;

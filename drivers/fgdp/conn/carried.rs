@@ -3,7 +3,7 @@
 //! A connection that carries TCP: it outlives its channel until TCP has its bytes.
 
 use super::Connection;
-use crate::proto::grant::Accepted;
+use crate::extents::Extents;
 use crate::proto::mem::View;
 use crate::proto::stream::{Conn, TxPath};
 use crate::proto::wire::Reason;
@@ -24,16 +24,14 @@ impl Connection {
     /// `ECONNRESET` when the peer broke a rule, or while the channel's end is not settled.
     pub(crate) fn carried<R>(
         &self,
-        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, &Accepted) -> Result<R, Reason>,
+        f: impl FnOnce(&mut Conn, &View<'_, SlotMem, GroupMem>, &Extents) -> Result<R, Reason>,
     ) -> Result<R> {
         let view = self.view();
         let mut state = self.state.lock();
         if state.retired || (self.channel.is_dead() && !state.proto.is_cut()) {
             return Err(Errno::ConnReset.into());
         }
-        let accepted = self.channel.accepted.lock();
-        let result = f(&mut state.proto, &view, &accepted);
-        drop(accepted);
+        let result = f(&mut state.proto, &view, &self.channel.accepted);
         drop(state);
         result.map_err(|reason| self.broken(reason))
     }

@@ -23,6 +23,25 @@ impl Extent {
     }
 }
 
+/// What the consumer of a connection asks of the extents that its peer lent.
+pub trait Lent {
+    /// As [`Accepted::version`]. What is asked afterwards counts for this version, or
+    /// a later one.
+    fn version(&self) -> u32;
+    /// As [`Accepted::contains`].
+    fn contains(&self, pfn: u32, frames: u32) -> bool;
+}
+
+impl Lent for Accepted {
+    fn version(&self) -> u32 {
+        self.version()
+    }
+
+    fn contains(&self, pfn: u32, frames: u32) -> bool {
+        self.contains(pfn, frames)
+    }
+}
+
 /// The accepted extents of one peer (G-4): what its rings may lie in.
 ///
 /// # Invariants

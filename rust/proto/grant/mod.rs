@@ -8,7 +8,7 @@ mod life;
 mod places;
 mod pool;
 
-pub use accepted::{Accepted, Extent, MAX_EXTENTS};
+pub use accepted::{Accepted, Extent, Lent, MAX_EXTENTS};
 pub use ledger::{Call, Entry, Ledger, Notice, Run};
 pub use places::Places;
 pub use pool::{FramePool, NoRun, Unit};

@@ -4,7 +4,7 @@
 use super::given::{grant_head, place_of};
 use super::spans::{Span, Spans};
 use super::{Conn, Notify, Rx};
-use crate::proto::grant::{Accepted, Places, Run};
+use crate::proto::grant::{Lent, Places, Run};
 use crate::proto::mem::{Mem, MemMut, View};
 use crate::proto::wire::{
     conn, grant, Kind, Reason, FRAME_SHIFT, GRANTS, GRANTS_SHIFT, GRANT_MAX_FRAMES, GRANT_SIZE,
@@ -203,7 +203,7 @@ impl Conn {
     pub(super) fn observe_grants<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
-        accepted: &Accepted,
+        accepted: &impl Lent,
         peer: u64,
         before: u32,
     ) -> Result<(), Reason> {
@@ -235,7 +235,7 @@ impl Conn {
     fn take_grant<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
-        accepted: &Accepted,
+        accepted: &impl Lent,
         base: u64,
     ) -> Result<(), Reason> {
         let place = place_of(self.rx.got.count);
@@ -286,7 +286,7 @@ impl Conn {
     }
 
     /// Validates the frames of unread grants anew, after an extent went.
-    pub(super) fn recheck_grants(&self, accepted: &Accepted) -> bool {
+    pub(super) fn recheck_grants(&self, accepted: &impl Lent) -> bool {
         let mut runs = self.rx.got.window().iter().filter_map(|g| g.run);
         runs.all(|run| accepted.contains(run.pfn, run.frames))
     }

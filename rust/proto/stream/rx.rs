@@ -3,7 +3,7 @@
 
 use super::got::Step;
 use super::{Conn, Notify, Ring, Spans};
-use crate::proto::grant::Accepted;
+use crate::proto::grant::Lent;
 use crate::proto::mem::{Mem, MemMut, View};
 use crate::proto::ring::passed;
 use crate::proto::wire::{
@@ -22,7 +22,7 @@ impl Conn {
     pub fn rx_avail<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
-        accepted: &Accepted,
+        accepted: &impl Lent,
     ) -> Result<u32, Reason> {
         self.check()?;
         if let Some(peer) = self.peer_entry() {
@@ -49,9 +49,10 @@ impl Conn {
     pub(super) fn observe<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
-        accepted: &Accepted,
+        accepted: &impl Lent,
         peer: u64,
     ) -> Result<(), Reason> {
+        let version = accepted.version();
         // The order matters. Flags first: a tail fetched after FIN was seen is the
         // last one. Serial last: whatever ring the bytes before the tail are in, and
         // whatever grant lies between them, was stored before the tail.
@@ -59,7 +60,7 @@ impl Conn {
         let [flags, tail, word] = v.peer_load_each(peer, conn::SIZE, order);
 
         let same = flags == self.rx.peer_tx && tail == self.rx.tail && word == self.rx.word;
-        if same && self.rx.version == accepted.version() && !self.rx.got.wants() {
+        if same && self.rx.version == version && !self.rx.got.wants() {
             return Ok(());
         }
         if self.rx.peer_tx & !flags != 0 || !self.tx_flags_ok(flags) {
@@ -84,11 +85,11 @@ impl Conn {
         if unread < seen || after_end || !self.rx.ring.holds(self.rx.head, tail) {
             return self.fail(Reason::BadPosition);
         }
-        if self.rx.version != accepted.version() {
+        if self.rx.version != version {
             // An extent went. The owner may take it back while an idle ring is in it.
             let inside = |r: &Ring| accepted.contains(r.pfn, r.frames);
             match self.rx.ring.recheck(self.rx.head, tail, inside) {
-                Some(true) => self.rx.version = accepted.version(),
+                Some(true) => self.rx.version = version,
                 Some(false) => {}
                 None => return self.fail(Reason::BadRing),
             }
@@ -108,7 +109,7 @@ impl Conn {
     fn adopt<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
-        accepted: &Accepted,
+        accepted: &impl Lent,
         peer: u64,
         serial: u32,
     ) -> Result<(), Reason> {

@@ -11,7 +11,7 @@
 //! ```
 
 use super::{Conn, Notify};
-use crate::proto::grant::Accepted;
+use crate::proto::grant::Lent;
 use crate::proto::mem::{Mem, MemMut, View};
 use crate::proto::wire::{
     conn, Carry, Kind, Reason, Refusal, RX_STOP, TX_BACK, TX_FIN, TX_RING, TX_RST,
@@ -358,7 +358,7 @@ impl Conn {
     pub fn rx_source<S: MemMut + ?Sized, W: Mem + ?Sized>(
         &mut self,
         v: &View<'_, S, W>,
-        accepted: &Accepted,
+        accepted: &impl Lent,
         copied_seq: u32,
         rcv_nxt: u32,
     ) -> Result<Source, Reason> {
