@@ -344,7 +344,7 @@ pub(crate) fn wait_data(
     }
     conn.rx_spin.wait(conn.patience(sk), looks_ready, || {
         conn.counters.rx_waits.add(1, Relaxed);
-        sk.wait(timeo, || {
+        let ready = || {
             if sk.shutdown_mask() & RCV_SHUTDOWN != 0 || sk.err() != 0 {
                 return Some(());
             }
@@ -352,6 +352,11 @@ pub(crate) fn wait_data(
                 Ok(phase == Phase::Dead || is_ready(proto, avail) || proto.arm_data(view)?)
             });
             armed.unwrap_or(true).then_some(())
-        })
+        };
+        if conn.device.is_loopback() {
+            sk.wait_here(timeo, ready)
+        } else {
+            sk.wait(timeo, ready)
+        }
     })
 }

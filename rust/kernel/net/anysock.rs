@@ -245,8 +245,28 @@ impl AnySock {
     /// # Errors
     ///
     /// `EAGAIN` when the time is over; `EINTR` or a restart when a signal came.
-    pub(crate) fn wait<T>(
+    pub(crate) fn wait<T>(&self, timeo: &mut isize, ready: impl FnMut() -> Option<T>) -> Result<T> {
+        let second = kernel::time::msecs_to_jiffies(1000) as isize;
+        self.wait_in_steps(second, timeo, ready)
+    }
+
+    /// As [`AnySock::wait`], for what this guest alone changes: `ready` runs again when it woke the
+    /// socket.
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    pub(crate) fn wait_here<T>(
         &self,
+        timeo: &mut isize,
+        ready: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        self.wait_in_steps(isize::MAX, timeo, ready)
+    }
+
+    fn wait_in_steps<T>(
+        &self,
+        step: isize,
         timeo: &mut isize,
         mut ready: impl FnMut() -> Option<T>,
     ) -> Result<T> {
@@ -274,7 +294,7 @@ impl AnySock {
                     ffi::fgdp_helper_sock_intr_errno(*timeo)
                 }));
             }
-            let slice = (*timeo).min(kernel::time::msecs_to_jiffies(1000) as isize);
+            let slice = (*timeo).min(step);
             // SAFETY: The entry is initialised and on the queue; TASK_INTERRUPTIBLE.
             let left =
                 unsafe { ffi::wait_woken(entry, kernel::bindings::TASK_INTERRUPTIBLE, slice) };
