@@ -1,8 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * Sending and receiving without a copy, by connected stream sockets of AF_FGDP.
- * Sockets are opened, connected and read by the ordinary calls, with the struct
- * sockaddr_fgdp of <linux/fgdp.h>. The manual is fgdp(3).
+ * Sending and receiving without a copy, by connected stream sockets: of AF_FGDP, or
+ * of TCP where FGDP carries the connection. Sockets are opened, connected and read by
+ * the ordinary calls; AF_FGDP has the struct sockaddr_fgdp of <linux/fgdp.h>. The
+ * manual is fgdp(3).
+ *
+ * Of a TCP connection that is not carried fgdp_enable(), fgdp_memory_map() and
+ * fgdp_window_open() say EOPNOTSUPP, fgdp_send() and fgdp_give() are send(2),
+ * fgdp_completion() has nothing to tell, and the program sends and receives as ever.
+ * The first three wait up to two seconds until both guests have agreed. A connection
+ * that was carried can go back to TCP at any time: what was granted arrives, what is
+ * sent from memory that it lends is copied, and fgdp_window_next() says FGDP_COPIED.
  *
  * Functions that fail say so by -1, or by NULL where they return a pointer, and
  * leave the reason in errno. Among the reasons is always EBADF: the descriptor is
@@ -33,17 +41,20 @@ extern "C" {
 int fgdp_family(void);
 
 /*
- * Lets the socket `fd` send without a copy; to be called before fgdp_send(). It
- * returns 0. The errors are those of setsockopt(2).
+ * Lets the socket `fd` send without a copy; to be called before fgdp_send(), of a TCP
+ * socket when it is connected. It returns 0. EOPNOTSUPP: it is a TCP connection that is
+ * not carried. Further errors are those of setsockopt(2).
  */
 int fgdp_enable(int fd);
 
 /*
  * Maps `len` bytes of memory that the socket `fd` lends to its peer: zeroed, in
  * whole pages, to be read and written at any time. A child of fork(2) does not have
- * it. The connection ends when it is unmapped and the descriptor is closed. EINVAL:
+ * it. The connection ends when it is unmapped, by fgdp_memory_unmap() and not by
+ * munmap(2), and the descriptor is closed. EINVAL:
  * `len` is 0. ENOMEM: this guest has no more frames for that peer, and memory of
- * malloc(3) serves instead. ENOTCONN: there is no connection.
+ * malloc(3) serves instead. ENOTCONN: there is no connection. EOPNOTSUPP: it is a TCP
+ * connection that is not carried, for which that memory serves, too.
  */
 void *fgdp_memory_map(int fd, size_t len);
 
@@ -62,7 +73,11 @@ int fgdp_memory_unmap(void *memory, size_t len);
  * peer has not given back is copied then. Calls of fgdp_send() and fgdp_give() that
  * sent something have numbers from 0 on, one after the other, which fgdp_completion()
  * tells. The errors are those of send(2), without SIGPIPE. ENOBUFS: 128 calls are not
- * complete, or their completion was not asked for.
+ * complete, or their completion was not asked for; by TCP it may be fewer.
+ *
+ * By a TCP socket only calls with bytes of one fgdp_memory_map() of that very socket
+ * have numbers. All others are send(2), whether or not the connection is carried: so
+ * all memory may be written at once, which MSG_ZEROCOPY of TCP alone does not allow.
  */
 ssize_t fgdp_send(int fd, const void *bytes, size_t len);
 
@@ -79,7 +94,7 @@ ssize_t fgdp_give(int fd, void *bytes, size_t len);
 struct fgdp_completion {
 	uint32_t first;		/* the number of the first of them... */
 	uint32_t last;		/* ...and of the last; numbers begin anew after 2^32 - 1 */
-	uint32_t copied;	/* 1 if nothing of them was granted, else 0 */
+	uint32_t copied;	/* 1 if nothing of them (by TCP: of the first) was granted, else 0 */
 };
 
 /*
@@ -98,7 +113,8 @@ struct fgdp_window;
  * Maps the window of the socket `fd`, of which there can be one, to be read only. It
  * keeps the connection as memory that is lent does. EBUSY: there is one. ENOTCONN:
  * there is no connection. ENOMEM and EMFILE: there is no room for the mapping, or for
- * one descriptor.
+ * one descriptor. EOPNOTSUPP: it is a TCP connection that is not carried, of which
+ * recv(2) reads all.
  */
 struct fgdp_window *fgdp_window_open(int fd);
 

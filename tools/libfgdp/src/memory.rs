@@ -17,9 +17,10 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `ENOTCONN`; `ENOMEM` when the slot has no more frames for the peer; `EOPNOTSUPP` for sockets of another kind.
+    /// `ENOTCONN`; `ENOMEM` when the slot has no more frames for the peer; `EOPNOTSUPP` for a TCP connection that is not carried;
+    /// `EOPNOTSUPP` or `ENODEV` for sockets of another kind. Other memory serves instead, which is copied.
     pub fn new(socket: impl AsFd, len: usize) -> io::Result<Self> {
-        Map::new(socket.as_fd(), len, true, 0).map(Self)
+        Map::lent(socket.as_fd(), len).map(Self)
     }
 }
 
@@ -37,23 +38,28 @@ impl DerefMut for Memory {
     }
 }
 
-/// Lets `socket` send without a copy: before the first [`send`].
+/// Lets `socket` send without a copy: before the first [`send`]. A TCP socket has to be connected.
 ///
 /// # Errors
 ///
-/// Those of `setsockopt(2)` with `SO_ZEROCOPY`.
+/// `EOPNOTSUPP` for a TCP connection that is not carried, which stays as it was: what [`send`] is given is copied, and
+/// [`completion`] tells nothing. Else those of `setsockopt(2)` with `SO_ZEROCOPY`.
 pub fn enable(socket: impl AsFd) -> io::Result<()> {
-    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, &1i32)
+    let socket = socket.as_fd();
+    // TCP alone would do something else by that option.
+    sys::carried(socket)?;
+    sys::set_option(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, &1i32)
 }
 
 /// Grants the whole pages of `bytes` that are in a [`Memory`] and copies the rest; how many bytes are on their way. Calls that
-/// sent something have numbers, from 0.
+/// sent something have numbers, from 0. By a TCP socket only calls with bytes of one [`Memory`] do, the socket's own: others are
+/// `send(2)`, whether or not the connection is carried. So all memory may be written at once, which TCP alone does not allow.
 ///
 /// # Errors
 ///
 /// Those of `send(2)`; `ENOBUFS` when too many calls are not complete, or not told to be.
 pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    sys::send(socket.as_fd(), bytes, sys::SEND_FLAGS)
+    sys::grant(socket.as_fd(), bytes)
 }
 
 /// As [`send`], and the pages that it grants are the peer's until that gives them back: who looks at them here finds fresh ones,
@@ -74,7 +80,7 @@ pub struct Completion {
     pub first: u32,
     /// The last of them.
     pub last: u32,
-    /// Nothing of them was granted.
+    /// Nothing of them was granted. TCP tells of neighbours together, and then says what is true of the first.
     pub copied: bool,
 }
 

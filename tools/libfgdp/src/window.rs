@@ -38,7 +38,8 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     ///
-    /// `ENOTCONN`; `EBUSY` if there is one; `EOPNOTSUPP` for sockets of another kind.
+    /// `ENOTCONN`; `EBUSY` if there is one; `EOPNOTSUPP` for a TCP connection that is not carried, of which `recv(2)` reads all;
+    /// `EOPNOTSUPP` or `ENOPROTOOPT` for sockets of another kind.
     pub fn new<S: AsFd>(socket: &'a S) -> io::Result<Self> {
         let socket = socket.as_fd();
         let map = map(socket, false)?;
@@ -83,9 +84,12 @@ pub(crate) enum Taken<'m> {
 
 /// Maps all of the window of `socket`.
 pub(crate) fn map(socket: BorrowedFd<'_>, writable: bool) -> io::Result<Map> {
-    let len: u64 = sys::option(socket, sys::FGDP_WINDOW)?;
+    let len = sys::window_size(socket)?;
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    Map::new(socket, len, writable, sys::FGDP_MMAP_WINDOW)
+    let map = Map::new(socket, len, writable, sys::FGDP_MMAP_WINDOW)?;
+    // TCP alone maps something else there.
+    sys::carried(socket)?;
+    Ok(map)
 }
 
 /// Takes what is next in the stream.

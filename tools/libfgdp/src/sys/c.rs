@@ -9,8 +9,9 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
 
-use super::{give_raw, Map, SEND_FLAGS};
+use super::{flags, give_raw, lent, Map};
 use crate::window::{self, Taken};
+use crate::PAGE;
 
 /// What `fgdp_window_next` returns.
 pub(super) const FGDP_NOTHING: c_int = 0;
@@ -109,7 +110,7 @@ pub unsafe extern "C" fn fgdp_enable(fd: c_int) -> c_int {
 pub unsafe extern "C" fn fgdp_memory_map(fd: c_int, len: usize) -> *mut c_void {
     // SAFETY: By the function's contract.
     let socket = unsafe { socket(fd) };
-    let map = socket.and_then(|socket| Map::new(socket, len, true, 0));
+    let map = socket.and_then(|socket| Map::lent(socket, len));
     told(map.map(|map| map.into_raw().cast()), null_mut())
 }
 
@@ -120,9 +121,12 @@ pub unsafe extern "C" fn fgdp_memory_map(fd: c_int, len: usize) -> *mut c_void {
 /// The program does not use it any more.
 #[no_mangle]
 pub unsafe extern "C" fn fgdp_memory_unmap(memory: *mut c_void, len: usize) -> c_int {
-    if memory.is_null() {
+    let end = len.checked_next_multiple_of(PAGE);
+    let Some(end) = end.filter(|end| !memory.is_null() && memory.addr() % PAGE == 0 && *end > 0)
+    else {
         return told(Err(errno(libc::EINVAL)), -1);
-    }
+    };
+    lent::remove(memory.cast(), end);
     // SAFETY: By the function's contract.
     unsafe { libc::munmap(memory, len) }
 }
@@ -134,8 +138,13 @@ pub unsafe extern "C" fn fgdp_memory_unmap(memory: *mut c_void, len: usize) -> c
 /// That of [`socket`]. The kernel looks whether the memory is there.
 #[no_mangle]
 pub unsafe extern "C" fn fgdp_send(fd: c_int, bytes: *const c_void, len: usize) -> isize {
-    // SAFETY: The kernel reads memory of the program, or says that it cannot.
-    unsafe { libc::send(fd, bytes, len, SEND_FLAGS) }
+    // SAFETY: By the function's contract.
+    let flags = unsafe { socket(fd) }.map(|socket| flags(socket, bytes.cast(), len));
+    match flags {
+        // SAFETY: The kernel reads memory of the program, or says that it cannot.
+        Ok(flags) => unsafe { libc::send(fd, bytes, len, flags) },
+        Err(error) => told(Err(error), -1),
+    }
 }
 
 /// Gives away.

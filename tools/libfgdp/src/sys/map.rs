@@ -8,6 +8,7 @@ use std::ptr::{null_mut, NonNull};
 
 use libc::c_void;
 
+use super::{lent, refused};
 use crate::PAGE;
 
 /// What one entry of the next level of page tables maps.
@@ -49,6 +50,13 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
+    /// Maps memory that the socket lends.
+    pub(crate) fn lent(fd: BorrowedFd<'_>, len: usize) -> Result<Self> {
+        let map = Self::new(fd, len, true, 0)?;
+        lent::add(map.start.as_ptr(), map.len);
+        Ok(map)
+    }
+
     /// Maps `len` bytes, in whole pages.
     pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, writable: bool, offset: i64) -> Result<Self> {
         let len = len
@@ -60,7 +68,7 @@ impl Map {
             // SAFETY: A new mapping at a place of the kernel's choice, or where nothing is.
             let start = unsafe { libc::mmap(at, len, prot, flags, fd.as_raw_fd(), offset) };
             if start == libc::MAP_FAILED {
-                return Err(Error::last_os_error());
+                return Err(refused(fd, Error::last_os_error()));
             }
             let start = NonNull::new(start.cast::<u8>()).ok_or(ErrorKind::OutOfMemory)?;
             // INVARIANT: Mapped, until `drop`.
@@ -152,6 +160,7 @@ impl Part<'_> {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        lent::remove(self.start.as_ptr(), self.len);
         // SAFETY: By the type's invariant mapped; not used from now on.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Calls every function as it must not be called, and looks at what it says: also without the module.
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,6 +27,37 @@ static void check(int failed, const int *any, size_t n, const char *call)
 	}
 	printf("%s: %s, errno %d\n", call, failed ? "failed" : "did not fail", error);
 	wrong = 1;
+}
+
+// A TCP connection that nobody carries: it is refused what it cannot do, and copies.
+static void tcp(void)
+{
+	struct sockaddr_in name = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(name);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0), server;
+	struct fgdp_completion done;
+	char bytes[2] = "xy";
+
+	FAILS(fgdp_enable(client), -1, EOPNOTSUPP);
+	if (bind(listener, (struct sockaddr *)&name, len) || listen(listener, 1) ||
+	    getsockname(listener, (struct sockaddr *)&name, &len) || connect(client, (struct sockaddr *)&name, len) ||
+	    (server = accept(listener, NULL, NULL)) < 0) {
+		perror("TCP");
+		wrong = 1;
+		return;
+	}
+	FAILS(fgdp_enable(client), -1, EOPNOTSUPP);
+	FAILS(fgdp_memory_map(client, 1), NULL, EOPNOTSUPP);
+	FAILS(fgdp_window_open(server), NULL, EOPNOTSUPP);
+	if (fgdp_send(client, bytes, 1) != 1 || fgdp_give(client, bytes + 1, 1) != 1 ||
+	    recv(server, bytes, 2, MSG_WAITALL) != 2 || bytes[0] != 'x' || bytes[1] != 'y') {
+		printf("two bytes do not come by TCP: errno %d\n", errno);
+		wrong = 1;
+	}
+	if (fgdp_completion(client, &done) != 0) {
+		printf("TCP has completions of what was copied\n");
+		wrong = 1;
+	}
 }
 
 int main(void)
@@ -78,6 +110,7 @@ int main(void)
 		printf("a byte does not come: errno %d\n", errno);
 		wrong = 1;
 	}
+	tcp();
 	// No SIGPIPE.
 	close(fds[1]);
 	FAILS(fgdp_send(fds[0], "x", 1), -1, EPIPE);
