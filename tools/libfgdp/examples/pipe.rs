@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A pipe from one guest to another: what comes from standard input is read into memory that the peer reads as well, which
-//! writes it to standard output from there. No program copies, and no kernel but where the pipe's ends do.
+//! writes it to standard output from there. No program copies, and no kernel but where the pipe's ends do. By TCP that is so where
+//! FGDP carries the connection, and else everything is copied.
 
 mod common;
+#[path = "common/place.rs"]
+mod place;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,8 +15,8 @@ use std::process::ExitCode;
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use common::{Incoming, Outgoing, Span};
-use fgdp::{Address, Listener, Stream};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use place::Place;
 
 /// Bytes that are sent at once.
 const PIECE: usize = 256 << 10;
@@ -36,8 +39,8 @@ enum Command {
 
 #[derive(Args)]
 struct Send {
-    /// GUEST-ID:PORT
-    address: Address,
+    /// GUEST-ID:PORT, or HOST:PORT of TCP
+    place: Place,
     /// Memory to lend, in MiB; with 0, everything is copied
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=1024))]
     lend: u16,
@@ -48,8 +51,8 @@ struct Send {
 
 #[derive(Args)]
 struct Recv {
-    /// GUEST-ID:PORT; the id `any` is any guest
-    address: Address,
+    /// GUEST-ID:PORT; the id `any` is any guest. Or HOST:PORT of TCP, such as [::]:7000
+    place: Place,
     /// Copy everything
     #[arg(long)]
     copy: bool,
@@ -76,7 +79,7 @@ fn fill(mut input: &File, piece: &mut [u8]) -> Result<usize> {
 }
 
 fn send(options: &Send) -> Result<()> {
-    let stream = Stream::connect(&options.address).context("connect")?;
+    let stream = options.place.connect().context("connect")?;
     let mut memory = Outgoing::new(&stream, usize::from(options.lend) << 20, PIECE);
     if options.give {
         memory.give();
@@ -111,7 +114,7 @@ fn send(options: &Send) -> Result<()> {
 }
 
 fn receive(options: &Recv) -> Result<()> {
-    let listener = Listener::bind(&options.address).context("listen")?;
+    let listener = options.place.listen().context("listen")?;
     eprintln!("pipe: listening");
     let (stream, from) = listener.accept().context("accept")?;
     drop(listener);

@@ -5,10 +5,14 @@
  *   zerocopy listen PORT                  in one guest: serves one client
  *   zerocopy connect GUEST-ID PORT MIB    in the other
  *
+ *   zerocopy listen HOST PORT             the same by TCP: without a copy if FGDP carries it
+ *   zerocopy connect HOST PORT MIB
+ *
  * cc zerocopy.c $(pkg-config --cflags --libs fgdp)
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,15 +31,20 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* A socket of the family, and the address that is meant. */
-static int open_socket(const char *guest, const char *port, struct sockaddr_fgdp *name)
+/* Where a socket is. */
+struct place {
+	struct sockaddr_storage name;
+	socklen_t len;
+};
+
+static void in_guest(struct place *place, const char *guest, const char *port)
 {
+	struct sockaddr_fgdp *name = (struct sockaddr_fgdp *)&place->name;
 	int family = fgdp_family();
-	int fd;
 
 	if (family < 0)
 		die("the module fgdp is not loaded");
-	memset(name, 0, sizeof(*name));
+	place->len = sizeof(*name);
 	name->sfg_family = family;
 	name->sfg_port = strtoul(port, NULL, 0);
 	for (size_t i = 0; i < sizeof(name->sfg_guest) && *guest; i++) {
@@ -49,7 +58,33 @@ static int open_socket(const char *guest, const char *port, struct sockaddr_fgdp
 		name->sfg_guest[i] = byte;
 		guest += 2;
 	}
-	fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+static void at_host(struct place *place, const char *host, const char *port)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found;
+	int error = getaddrinfo(host, port, &hints, &found);
+
+	if (error) {
+		fprintf(stderr, "zerocopy: %s: %s\n", host, gai_strerror(error));
+		exit(1);
+	}
+	memcpy(&place->name, found->ai_addr, found->ai_addrlen);
+	place->len = found->ai_addrlen;
+	freeaddrinfo(found);
+}
+
+/* A socket, and its own or the other's place: an id has 32 digits and nothing else but dashes; none is any guest. */
+static int open_socket(const char *where, const char *port, struct place *place)
+{
+	int fd;
+
+	memset(place, 0, sizeof(*place));
+	if (!*where || (strlen(where) >= 32 && !where[strspn(where, "0123456789abcdefABCDEF-")]))
+		in_guest(place, where, port);
+	else
+		at_host(place, where, port);
+	fd = socket(place->name.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		die("socket");
 	return fd;
@@ -153,16 +188,15 @@ static void load(int fd, uint64_t mib)
 {
 	unsigned int calls = 0, done = 0, granted = 0;
 	struct sum sum = { 0 }, answer;
-	unsigned char *memory;
-	int lent = 1;
+	unsigned char *memory = NULL;
+	int lent;
 
-	if (fgdp_enable(fd) < 0)
-		die("fgdp_enable");
-	memory = fgdp_memory_map(fd, PIECE * PIECES);
-	if (!memory) {
-		/* Other memory is copied. */
+	if (fgdp_enable(fd) == 0)
+		memory = fgdp_memory_map(fd, PIECE * PIECES);
+	lent = memory != NULL;
+	if (!lent) {
+		/* Other memory is copied: by TCP it is not carried, or no frames are left. */
 		fprintf(stderr, "zerocopy: no memory is lent: %s\n", strerror(errno));
-		lent = 0;
 		memory = malloc(PIECE * PIECES);
 		if (!memory)
 			die("malloc");
@@ -180,15 +214,16 @@ static void load(int fd, uint64_t mib)
 			memset(piece + i, (int)(n * 31 + i / 64), 64);
 		add(&sum, piece, PIECE);
 		while (at < PIECE) {
-			ssize_t sent = fgdp_send(fd, piece + at, PIECE - at);
+			ssize_t sent = lent ? fgdp_send(fd, piece + at, PIECE - at) :
+					      send(fd, piece + at, PIECE - at, MSG_NOSIGNAL);
 
 			if (sent >= 0) {
 				at += sent;
-				calls++;
+				calls += lent;
 			} else if (errno == ENOBUFS) {
 				done += complete(fd, &granted);
 			} else {
-				die("fgdp_send");
+				die("send");
 			}
 		}
 	}
@@ -211,13 +246,14 @@ static void load(int fd, uint64_t mib)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_fgdp name;
+	const char *what = argc > 1 ? argv[1] : "";
+	struct place place;
 	int fd;
 
-	if (argc == 3 && strcmp(argv[1], "listen") == 0) {
-		int listener = open_socket("", argv[2], &name);
+	if ((argc == 3 || argc == 4) && strcmp(what, "listen") == 0) {
+		int listener = open_socket(argc == 4 ? argv[2] : "", argv[argc - 1], &place);
 
-		if (bind(listener, (struct sockaddr *)&name, sizeof(name)) < 0 || listen(listener, 1) < 0)
+		if (bind(listener, (struct sockaddr *)&place.name, place.len) < 0 || listen(listener, 1) < 0)
 			die("listen");
 		puts("listening");
 		fflush(stdout);
@@ -225,13 +261,13 @@ int main(int argc, char **argv)
 		if (fd < 0)
 			die("accept");
 		serve(fd);
-	} else if (argc == 5 && strcmp(argv[1], "connect") == 0) {
-		fd = open_socket(argv[2], argv[3], &name);
-		if (connect(fd, (struct sockaddr *)&name, sizeof(name)) < 0)
+	} else if (argc == 5 && strcmp(what, "connect") == 0) {
+		fd = open_socket(argv[2], argv[3], &place);
+		if (connect(fd, (struct sockaddr *)&place.name, place.len) < 0)
 			die("connect");
 		load(fd, strtoull(argv[4], NULL, 0));
 	} else {
-		fprintf(stderr, "usage: zerocopy listen PORT | zerocopy connect GUEST-ID PORT MIB\n");
+		fprintf(stderr, "usage: zerocopy listen [HOST] PORT | zerocopy connect GUEST-ID|HOST PORT MIB\n");
 		return 2;
 	}
 	close(fd);
