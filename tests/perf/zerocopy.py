@@ -7,14 +7,20 @@ import report
 from client import ask
 from lab import Failed, say
 
-# How each path sends and receives; fgdp-perf does the same with the bytes on all of them.
+# How each path sends and receives, over the connection that its name begins with; fgdp-perf does the same with the bytes on
+# all of them.
 PATHS = {
     "fgdp-copy": (),
     "fgdp-grant": ("--lend", "--window"),
+    "carried-copy": (),
+    "carried-grant": ("--lend", "--window"),
     "fgdp-lend": ("--lend",),
     "fgdp-sendfile": ("--sendfile",),
     "fgdp-splice": ("--splice",),
 }
+# Copying and granting over each kind of connection; the first ones above, as zerocopy.gp has them.
+BOTH = ("fgdp-copy", "fgdp-grant", "carried-copy", "carried-grant")
+GRANTS = ("fgdp-grant", "carried-grant")
 SIZES = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 2 << 20, 16 << 20, 64 << 20]
 QUICK_SIZES = [4 << 10, 64 << 10, 2 << 20]
 # Of so large messages a run has few: it takes twice as long.
@@ -38,18 +44,18 @@ class Case:
 CASES = [
     Case("stream-look", "the same memory again and again, each line read", ("--look",), tuple(PATHS), quick=True),
     Case("stream-write", "the same memory again and again, each line read and written by the receiver", ("--write",),
-         ("fgdp-copy", "fgdp-grant"), quick=True),
+         BOTH, quick=True),
     Case("first-look", "memory mapped, filled and sent once, each line read", ("--look", "--fresh"),
-         ("fgdp-copy", "fgdp-grant", "fgdp-lend"), quick=True),
+         (*BOTH, "fgdp-lend"), quick=True),
     Case("first-write", "memory mapped, filled and sent once, each line read and written by the receiver",
-         ("--write", "--fresh"), ("fgdp-copy", "fgdp-grant")),
+         ("--write", "--fresh"), BOTH),
     Case("rewrite-look", "the same memory, filled each time, each line read", ("--look", "--rewrite"),
-         ("fgdp-copy", "fgdp-grant", "fgdp-lend")),
+         (*BOTH, "fgdp-lend")),
 ]
 # Nobody looks: what is left is the grant itself.
-BLIND = Case("stream-blind", "the same memory again and again, nothing read", (), ("fgdp-grant",), quick=True)
+BLIND = Case("stream-blind", "the same memory again and again, nothing read", (), GRANTS, quick=True)
 PER_GRANT = "us_per_grant"
-QUICK_PATHS = ("fgdp-copy", "fgdp-grant", "fgdp-lend", "fgdp-sendfile")
+QUICK_PATHS = (*BOTH, "fgdp-lend", "fgdp-sendfile")
 # Below this much of the bytes, what was measured is not what its name says.
 IN_PLACE = 99
 
@@ -61,14 +67,16 @@ def chosen(args):
     return QUICK_SIZES if args.quick else SIZES, list(zip(cases, paths))
 
 
-def measure(results, way, args):
-    """All paths in turn, over the connection `way` between two guests."""
+def measure(results, ways, args):
+    """All paths in turn, over the connections `ways` between two guests."""
+    ways = {way.name: way for way in ways}
     sizes, cases = chosen(args)
     left_out = set()
     for number in range(args.rounds):
         for size in sizes:
             for case, paths in cases:
                 for path in paths:
+                    way = ways[path.partition("-")[0]]
                     if (path, case, size) not in left_out and not one(results, way, args, path, case, size):
                         left_out.add((path, case, size))
         say(f"zero copy: round {number + 1} of {args.rounds} done")
@@ -96,7 +104,7 @@ def note(results, path, case, size, result, cpu):
     results.add(path, case.name, size, "MB/s", result["bytes"] / result["seconds"] / 1e6)
     if cpu:
         results.add(path, case.cpu, size, "s", cpu / (result["bytes"] / 1e9))
-    if path != "fgdp-grant":
+    if path not in GRANTS:
         return
     results.add(path, f"in_place-{case.name}", size, "%", 100 * arrived["in_place"] / arrived["bytes"])
     # Those of the warm-up are counted, too.
@@ -140,15 +148,22 @@ def verdict(what, ratio, other):
 
 
 def table(results, metric, paths, ratio):
+    """A column for each path that was measured, and those of `ratio`: their titles, and what they have per size."""
+    ratio = {title: found for title, found in ratio.items() if found}
     rows = {(row["path"], row["size"]): row for row in results.rows() if row["metric"] == metric}
     paths = [path for path in paths if any(path == seen for seen, _ in rows)]
-    text = [["", *paths, *(["grant / copy"] if ratio else [])]]
+    text = [["", *paths, *ratio]]
     for size in sizes(results, metric):
         cells = [report.cell(metric, rows.get((path, size))) for path in paths]
-        if ratio:
-            cells.append(report.number(ratio[size]) if size in ratio else "-")
+        cells += [report.number(found[size]) if size in found else "-" for found in ratio.values()]
         text.append([report.human(size), *cells])
     return report.columns(text)
+
+
+def granting(results, metric):
+    """What granting has to what copying has, over each kind of connection."""
+    return {"grant / copy": ratios(results, metric, "fgdp-grant", "fgdp-copy"),
+            "carried": ratios(results, metric, "carried-grant", "carried-copy")}
 
 
 def tables(results):
@@ -156,9 +171,10 @@ def tables(results):
     for case in CASES:
         if not sizes(results, case.name):
             continue
-        ratio = ratios(results, case.name, "fgdp-grant", "fgdp-copy")
+        ratio = granting(results, case.name)
         lines += ["", f"zero copy, {case.title}: MB/s (more is better)",
-                  *table(results, case.name, case.paths, ratio), verdict("granting", ratio, "copying")]
+                  *table(results, case.name, case.paths, ratio), verdict("granting", ratio["grant / copy"], "copying"),
+                  verdict("carried: granting", ratio["carried"], "copying")]
         if "fgdp-lend" in case.paths:
             lent = ratios(results, case.name, "fgdp-lend", "fgdp-copy")
             lines.append(verdict("granting to a receiver that copies", lent, "copying"))
@@ -169,10 +185,10 @@ def tables(results):
             lines += [verdict("splice", piped, "sendfile")] if piped else []
         if sizes(results, case.cpu):
             lines += ["  CPU seconds of both guests and the host daemon per GB (less is better)",
-                      *table(results, case.cpu, case.paths, ratios(results, case.cpu, "fgdp-grant", "fgdp-copy"))]
+                      *table(results, case.cpu, case.paths, granting(results, case.cpu))]
     if sizes(results, PER_GRANT):
         lines += ["", "zero copy: us for each grant, sent, received and given back, nothing read (less is better)",
-                  *table(results, PER_GRANT, ("fgdp-grant",), {})]
+                  *table(results, PER_GRANT, GRANTS, {})]
     return [*lines, *copied(results)]
 
 

@@ -4,10 +4,10 @@
 /// How a stream is sent and received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Pages {
-    /// Send from memory that the socket lends (MSG_ZEROCOPY); fgdp only
+    /// Send from memory that the socket lends (MSG_ZEROCOPY); fgdp, and tcp that is carried
     #[arg(long)]
     pub lend: bool,
-    /// Receive in a mapping of what was lent; fgdp only
+    /// Receive in a mapping of what was lent; fgdp, and tcp that is carried
     #[arg(long)]
     pub window: bool,
     /// The receiver reads each line of 64 bytes
