@@ -133,7 +133,7 @@ u32 fgdp_helper_tcp_write_seq(const struct sock *sk);
 u32 fgdp_helper_tcp_copied_seq(const struct sock *sk);
 u32 fgdp_helper_tcp_rcv_nxt(const struct sock *sk);
 struct fgdp_tcp_seqs fgdp_helper_tcp_seqs(const struct sock *sk);
-struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size);
+struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk);
 void fgdp_helper_zerocopy_granted(struct ubuf_info *uarg);
 void fgdp_helper_zerocopy_end(struct ubuf_info *uarg, bool sent);
 int fgdp_helper_tcp_zerocopy_none(u32 bytes, bool end, char *to, int *len);

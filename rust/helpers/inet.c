@@ -232,12 +232,12 @@ bool fgdp_helper_tcp_wants_zerocopy(const struct sock *sk, const struct msghdr *
 }
 
 /*
- * The notification of a send with MSG_ZEROCOPY, which says of its @size bytes that
- * they were copied unless some are granted; or NULL.
+ * The notification of a send with MSG_ZEROCOPY, which says that it was copied unless
+ * something is granted; or NULL. No page of the user's is pinned for it.
  */
-struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk, size_t size)
+struct ubuf_info *fgdp_helper_zerocopy_begin(struct sock *sk)
 {
-	struct ubuf_info *uarg = msg_zerocopy_realloc(sk, size, NULL, false);
+	struct ubuf_info *uarg = msg_zerocopy_realloc(sk, 0, NULL, false);
 
 	if (uarg)
 		uarg_to_msgzc(uarg)->zerocopy = 0;

@@ -59,7 +59,7 @@ impl TcpSock {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS`, as TCP: too much was not read from the error queue, or too much memory is pinned.
+    /// `ENOBUFS`, as TCP: too much was not read from the error queue.
     pub(crate) fn notice(&self, msg: &mut SendMsg<'_>, len: usize) -> Result<Option<Notice>> {
         if msg.flags() & MSG_ZEROCOPY == 0 || len == 0 {
             return Ok(None);
@@ -69,7 +69,7 @@ impl TcpSock {
             return Ok(None);
         }
         // SAFETY: As above, in a call that sends: process context.
-        let told = NonNull::new(unsafe { ffi::fgdp_helper_zerocopy_begin(self.raw(), len) });
+        let told = NonNull::new(unsafe { ffi::fgdp_helper_zerocopy_begin(self.raw()) });
         let told = told.ok_or(Errno::NoBufs)?;
         msg.clear_flags(MSG_ZEROCOPY);
         Ok(Some(Notice { told, sent: false }))
