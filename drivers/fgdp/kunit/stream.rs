@@ -104,7 +104,7 @@ mod tests {
             let v = view(&self.group);
             let len = self
                 .rx
-                .rx_avail(&v, &self.accepted)
+                .rx_avail(&v, &*self.accepted)
                 .map_err(|_| EPIPE)?
                 .min(len);
             let mut at = pos;
@@ -219,9 +219,9 @@ mod tests {
                 .map_err(|_| EINVAL)?;
             p.write(0, 100)?;
             let v = view(&p.group);
-            assert_eq!(p.rx.rx_avail(&v, &p.accepted), Ok(100));
+            assert_eq!(p.rx.rx_avail(&v, &*p.accepted), Ok(100));
             p.group.slot.store(conn_entry(p.tx.own_id()) + word, value);
-            let seen = p.rx.rx_avail(&v, &p.accepted);
+            let seen = p.rx.rx_avail(&v, &*p.accepted);
             assert_eq!(seen.err(), want);
             assert_eq!(p.rx.broken(), want);
         }
@@ -249,8 +249,8 @@ mod tests {
             p.group.slot.store(entry + conn::RING_PFN, pfn);
             p.group.slot.store(entry + conn::RING_FRAMES, frames);
             let v = view(&p.group);
-            assert_eq!(p.rx.rx_avail(&v, &p.accepted), Err(Reason::BadRing));
-            assert_eq!(p.rx.rx_avail(&v, &p.accepted), Err(Reason::BadRing));
+            assert_eq!(p.rx.rx_avail(&v, &*p.accepted), Err(Reason::BadRing));
+            assert_eq!(p.rx.rx_avail(&v, &*p.accepted), Err(Reason::BadRing));
         }
         Ok(())
     }
@@ -278,7 +278,7 @@ mod tests {
         assert!(p.tx.tx_record(&v, most));
         assert_eq!(Conn::record_size(most), Some(RING.bytes()));
         let _ = p.tx.tx_publish(&v, RING.bytes()).map_err(|_| EINVAL)?;
-        assert_eq!(p.rx.rx_avail(&v, &p.accepted), Ok(RING.bytes()));
+        assert_eq!(p.rx.rx_avail(&v, &*p.accepted), Ok(RING.bytes()));
         assert_eq!(p.rx.rx_record(&v), Ok(Some(most)));
         // Longer than what is there, after the length was fetched: the first length holds.
         let ring_at = RING.start() - BASE;
@@ -288,7 +288,7 @@ mod tests {
         assert!(p.tx.tx_space(&v) == Ok(RING.bytes()) && p.tx.tx_record(&v, 8));
         let _ = p.tx.tx_publish(&v, 16).map_err(|_| EINVAL)?;
         p.group.slot.store(ring_at, 9);
-        assert_eq!(p.rx.rx_avail(&v, &p.accepted), Ok(16));
+        assert_eq!(p.rx.rx_avail(&v, &*p.accepted), Ok(16));
         assert_eq!(p.rx.rx_record(&v), Err(Reason::BadRecord));
         Ok(())
     }
