@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags as PollFlags;
 
 use super::give::give;
-use super::window::{release, take};
-use super::zerocopy::{completed, lent, read_pattern, zerocopy, ZEROCOPY};
+use super::window::{pour_random, release, take, STEPS};
+use super::zerocopy::{completed, lent, read_pattern, read_pattern_from, zerocopy, ZEROCOPY};
 use crate::case::{Case, Ctx};
 use crate::sock::{Sock, SIOCINQ, SIOCOUTQ};
 use crate::sys;
@@ -97,17 +97,7 @@ fn part_server(ctx: &mut Ctx) -> Result<()> {
     let head = 2 * PAGE + 77;
     ctx.pattern(0).check(0, &sock.recv_exact(head)?)?;
     back(&sock)?;
-    let mut got = head;
-    loop {
-        let mut buf = vec![0; 3000];
-        match sock.recv(&mut buf).context("recv")? {
-            0 => break,
-            n => {
-                ctx.pattern(0).check(got as u64, &buf[..n])?;
-                got += n;
-            }
-        }
-    }
+    let got = read_pattern_from(ctx, &sock, head)?;
     ctx.tell_value("read", got)?;
     ctx.wait("done")
 }
@@ -228,44 +218,14 @@ fn memory_server(ctx: &mut Ctx) -> Result<()> {
     ctx.tell("done")
 }
 
-const STEPS: usize = 400;
-const PAGES: usize = 48;
-
-/// Sends this and that, until the other side or this one goes back, and some more.
+/// Goes back somewhere in the middle, or leaves that to the other side.
 fn random_client(ctx: &mut Ctx) -> Result<()> {
     let sock = zerocopy(ctx)?;
-    let mut memory = lent(&sock, PAGES)?;
     let last = ctx.random.between(0, 2 * STEPS);
-    let mut sent = 0u64;
-    for step in 0..STEPS {
-        if step == last {
-            back(&sock)?;
-        }
-        let pages = ctx.random.between(1, 8);
-        let first = ctx.random.between(0, PAGES - pages);
-        let cut = ctx.random.between(0, 2) * 100;
-        let part = &mut memory.bytes()[first * PAGE..(first + pages) * PAGE - cut];
-        ctx.pattern(0).fill(sent, part);
-        let flags = match ctx.random.between(0, 3) {
-            0 => libc::MSG_NOSIGNAL,
-            _ => ZEROCOPY,
-        };
-        let mut left = &*part;
-        while !left.is_empty() {
-            match sock.send_flags(left, flags) {
-                Ok(n) => left = &left[n..],
-                Err(Errno::ENOBUFS) => {
-                    sock.wait_for(PollFlags::EPOLLERR)?;
-                    while completion(sock.as_fd()).is_ok() {}
-                }
-                Err(e) => return Err(e).context("send"),
-            }
-        }
-        sent += part.len() as u64;
-        let page = ctx.random.between(0, PAGES - 1);
-        memory.bytes()[page * PAGE..][..PAGE].fill(0xcc);
-    }
-    sock.shutdown(libc::SHUT_WR)?;
+    let sent = pour_random(ctx, &sock, |step| match step == last {
+        true => back(&sock),
+        false => Ok(()),
+    })?;
     same!(ctx.wait_value("read")?, sent.to_string());
     ctx.tell("done")
 }

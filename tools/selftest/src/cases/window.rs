@@ -464,14 +464,20 @@ fn many_server(ctx: &mut Ctx) -> Result<()> {
     ctx.tell("done")
 }
 
-const STEPS: usize = 600;
+pub(super) const STEPS: usize = 600;
 const MEMORY: usize = 48;
 
-fn random_client(ctx: &mut Ctx) -> Result<()> {
-    let sock = zerocopy(ctx)?;
-    let mut memory = lent(&sock, MEMORY)?;
+/// Sends this and that of some memory, granted or not, and writes to pages of it that are on their way; `each` runs before
+/// each step. How much that was.
+pub(super) fn pour_random(
+    ctx: &mut Ctx,
+    sock: &Sock,
+    mut each: impl FnMut(usize) -> Result<()>,
+) -> Result<u64> {
+    let mut memory = lent(sock, MEMORY)?;
     let mut sent = 0u64;
-    for _ in 0..STEPS {
+    for step in 0..STEPS {
+        each(step)?;
         let pages = ctx.random.between(1, 8);
         let first = ctx.random.between(0, MEMORY - pages);
         let cut = ctx.random.between(0, 2) * 100;
@@ -500,6 +506,12 @@ fn random_client(ctx: &mut Ctx) -> Result<()> {
         }
     }
     sock.shutdown(libc::SHUT_WR)?;
+    Ok(sent)
+}
+
+fn random_client(ctx: &mut Ctx) -> Result<()> {
+    let sock = zerocopy(ctx)?;
+    pour_random(ctx, &sock, |_| Ok(()))?;
     ctx.wait("done")
 }
 

@@ -96,8 +96,13 @@ pub(super) fn idle_server(ctx: &mut Ctx) -> Result<()> {
 
 /// Reads the pattern to the end of the stream; says how much that was.
 pub(super) fn read_pattern(ctx: &Ctx, sock: &Sock) -> Result<usize> {
+    read_pattern_from(ctx, sock, 0)
+}
+
+/// As [`read_pattern`], when so much of it was read before.
+pub(super) fn read_pattern_from(ctx: &Ctx, sock: &Sock, before: usize) -> Result<usize> {
     let mut buf = vec![0; 100_000];
-    let mut got = 0;
+    let mut got = before;
     loop {
         match sock.recv(&mut buf).context("recv")? {
             0 => return Ok(got),
