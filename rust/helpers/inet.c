@@ -311,8 +311,9 @@ int fgdp_helper_tcp_zerocopy_none(u32 bytes, bool end, char *to, int *len)
 		return -EINVAL;
 	if (!bytes && end)
 		return -EIO;
+	/* Not more than the program asked for, as TCP. */
+	zc.recv_skip_hint = zc.length ? min(bytes, zc.length) : bytes;
 	zc.length = 0;
-	zc.recv_skip_hint = bytes;
 	zc.inq = bytes;
 	zc.err = 0;
 	zc.copybuf_len = 0;
