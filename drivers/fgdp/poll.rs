@@ -110,8 +110,8 @@ struct Seen {
 fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
     let seqs = sk.seqs();
     let look = conn.carried(|proto, view, accepted| {
-        // READY follows a change of the peer's flags, and is looked into: what was seen last is good
-        // enough for who sends.
+        // READY follows a change of the peer's flags, and is looked into: what was seen last is
+        // good enough for who sends.
         if !(proto.tx_on_ring() && proto.tx_goes_on(seqs.write)) {
             return Ok(None);
         }

@@ -188,8 +188,8 @@ impl NewArea<'_> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for another number of frames; `ENOMEM`; `ENODEV` when the module is going. Nothing is mapped then, and the owner hears
-    /// of nothing.
+    /// `EINVAL` for another number of frames; `ENOMEM`; `ENODEV` when the module is going. Nothing
+    /// is mapped then, and the owner hears of nothing.
     pub(crate) fn map<O: Owner>(
         &self,
         owner: O,

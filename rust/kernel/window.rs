@@ -101,7 +101,8 @@ impl<V: Viewer> Window<V> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `ENODEV` when the module is going. Nothing is mapped then, and the viewer hears of nothing.
+    /// `ENOMEM`; `ENODEV` when the module is going. Nothing is mapped then, and the viewer hears of
+    /// nothing.
     pub(crate) fn map(
         area: &NewArea<'_>,
         viewer: V,
@@ -164,8 +165,8 @@ impl<V: Viewer> Window<V> {
         }
     }
 
-    /// What is shown stays as it is, in pages of the guest's own: the peer's memory is not looked at
-    /// any more. A page that there is no memory for gives SIGBUS. Sleeps.
+    /// What is shown stays as it is, in pages of the guest's own: the peer's memory is not looked
+    /// at any more. A page that there is no memory for gives SIGBUS. Sleeps.
     pub(crate) fn keep(&self) {
         let mut pages = self.pages.lock();
         if pages.gone {

@@ -19,13 +19,15 @@ use kernel::sync::atomic::ordering::*;
 /// Sends with `MSG_ZEROCOPY` that are not complete, or not told to be: what ENOBUFS is for.
 const CALLS: usize = 128;
 
+type Lending = Ledger<Storage<Entry>, Storage<Call>>;
+
 /// The grants of a connection, and who is told when they are back.
 ///
 /// # Invariants
 ///
 /// There is room in `ended` for as many as there are places.
 pub(super) struct Grants {
-    ledger: Ledger<Storage<Entry>, Storage<Call>>,
+    ledger: Lending,
     /// By place, of a connection that carries TCP: it has notifications of its own.
     granted: KVVec<Option<Granted>>,
     /// Those that are back, to be dropped without locks.
@@ -69,10 +71,7 @@ impl Connection {
     }
 
     /// As [`Connection::with_grants`], on the ledger.
-    fn with_ledger<R>(
-        &self,
-        f: impl FnOnce(&mut Ledger<Storage<Entry>, Storage<Call>>) -> R,
-    ) -> Option<R> {
+    fn with_ledger<R>(&self, f: impl FnOnce(&mut Lending) -> R) -> Option<R> {
         self.with_grants(|grants| f(&mut grants.ledger))
     }
 

@@ -15,8 +15,8 @@ use kernel::prelude::*;
 use kernel::sync::atomic::ordering::*;
 use kernel::sync::Arc;
 
-/// How long a program that has just connected waits until both sides have agreed: a proposal without an answer is refused
-/// sooner.
+/// How long a program that has just connected waits until both sides have agreed: a proposal
+/// without an answer is refused sooner.
 const AGREE_MS: u32 = 2_000;
 
 /// A mapping of memory that belongs to a connection: the socket is not given back to TCP, which
@@ -52,7 +52,7 @@ fn carrying<'a>(path: &'a Path, sk: &TcpSock) -> Result<&'a Arc<Connection>> {
     let _ = sk.wait(&mut timeo, || {
         (path.is_agreed() || path.is_plain()).then_some(())
     });
-    let conn = path.conn().filter(|_| path.is_agreed() && !path.is_plain());
+    let conn = path.conn().filter(|_| path.is_carried());
     conn.ok_or(Errno::OpNotSupp.into())
 }
 

@@ -256,7 +256,7 @@ impl Hook for Inet {
     }
 
     fn is_carried(path: &Arc<Path>) -> bool {
-        !path.is_plain() && path.is_agreed()
+        path.is_carried()
     }
 
     fn poll(path: ArcBorrow<'_, Path>, sk: &TcpSock, mask: u32) -> u32 {

@@ -162,6 +162,11 @@ impl Path {
         load_acquire(&self.agreed)
     }
 
+    /// Whether both sides agreed to carry it, and still do.
+    pub(super) fn is_carried(&self) -> bool {
+        self.is_agreed() && !self.is_plain()
+    }
+
     pub(super) fn set_plain(&self) {
         self.plain.store(true, Release);
     }

@@ -167,9 +167,8 @@ impl Call<'_> {
     /// Takes what the ring has, if the next byte comes from there: which way it comes is seen with
     /// the bytes.
     fn look(&self, msg: &mut RecvMsg<'_>, left: usize) -> Result<Look> {
-        let conn = self.path.conn().filter(|conn| {
-            !self.path.is_plain() && self.path.is_agreed() && !conn.channel.is_dead()
-        });
+        let conn = self.path.conn();
+        let conn = conn.filter(|conn| self.path.is_carried() && !conn.channel.is_dead());
         let Some(conn) = conn else {
             return Ok(Look::Empty(self.path.source(self.sk)));
         };

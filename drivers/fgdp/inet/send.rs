@@ -47,7 +47,7 @@ fn send_all(
 ) -> Result<usize> {
     let mut granting = match (notice, path.conn()) {
         // Memory that is lent is mapped by sockets that are carried.
-        (Some(notice), Some(conn)) if path.is_agreed() && !path.is_plain() => {
+        (Some(notice), Some(conn)) if path.is_carried() => {
             let gives = msg.asks_transfer()?;
             Some(Send::new(sk, conn, gives, Some(notice))?)
         }

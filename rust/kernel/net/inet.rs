@@ -394,8 +394,8 @@ impl TcpSock {
         unsafe { ffi::fgdp_helper_tcp_set_path(sk, null(), null_mut()) };
         // SAFETY: The reference that `state_changed` gave to the socket.
         H::left(unsafe { Arc::from_raw(Arc::as_ptr(&state)) }, true);
-        // SAFETY: The reference that `state_changed` took. The caller does not sleep in our code from
-        // here on, or holds another one.
+        // SAFETY: The reference that `state_changed` took. The caller does not sleep in our code
+        // from here on, or holds another one.
         unsafe { ffi::module_put((*owner).owner) };
     }
 }

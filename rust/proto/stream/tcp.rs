@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! Connections that carry a TCP connection (T-1 to T-16).
+//! Connections that carry a TCP connection (T-1 to T-17).
 //!
 //! Each direction goes by TCP, then by the ring, then by TCP again for good. The
 //! two switches are independent in the two directions, and either side can cause
