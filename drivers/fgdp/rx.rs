@@ -317,8 +317,8 @@ fn try_read_record(
     Ok(Some(n as usize))
 }
 
-/// Sleeps until more than `seen` bytes can be read, or there is a reason to stop: `stop` may know
-/// one more.
+/// Sleeps, unless more than `seen` bytes can be read, or there is a reason to stop: `stop` may know
+/// one more. Whatever it was, who reads looks again.
 pub(crate) fn wait_data(
     sk: &AnySock,
     conn: &Connection,
@@ -346,17 +346,17 @@ pub(crate) fn wait_data(
         conn.counters.rx_waits.add(1, Relaxed);
         let ready = || {
             if sk.shutdown_mask() & RCV_SHUTDOWN != 0 || sk.err() != 0 {
-                return Some(());
+                return true;
             }
             let armed = conn.with_rx_phase(|proto, view, avail, phase| {
                 Ok(phase == Phase::Dead || is_ready(proto, avail) || proto.arm_data(view)?)
             });
-            armed.unwrap_or(true).then_some(())
+            armed.unwrap_or(true)
         };
         if conn.device.is_loopback() {
-            sk.wait_here(timeo, ready)
+            sk.sleep_here(timeo, ready)
         } else {
-            sk.wait(timeo, ready)
+            sk.sleep(timeo, ready)
         }
     })
 }

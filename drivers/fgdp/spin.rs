@@ -28,6 +28,8 @@ pub(crate) struct Patience {
 pub(crate) struct Spin {
     /// The last wait was short enough to be spent looking.
     short: Atomic<bool>,
+    /// Nobody looked, and the last wait was a sleep.
+    slept: Atomic<bool>,
 }
 
 impl Spin {
@@ -35,10 +37,18 @@ impl Spin {
     pub(crate) fn new() -> Self {
         Self {
             short: Atomic::new(false),
+            slept: Atomic::new(false),
         }
     }
 
-    /// Waits until `ready`: looks as long as `patience` says, then calls `sleep`.
+    /// Whether a wait is likely to be a sleep, as the last one was: to find that there is nothing
+    /// yet may then be left to it.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.slept.load(Relaxed)
+    }
+
+    /// Waits until `ready`: looks as long as `patience` says, then calls `sleep`, which says
+    /// whether it slept.
     ///
     /// # Errors
     ///
@@ -47,10 +57,11 @@ impl Spin {
         &self,
         patience: Patience,
         mut ready: impl FnMut() -> bool,
-        sleep: impl FnOnce() -> Result,
+        sleep: impl FnOnce() -> Result<bool>,
     ) -> Result {
         if patience.always == 0 && patience.if_short == 0 {
-            return sleep();
+            self.slept.store(sleep()?, Relaxed);
+            return Ok(());
         }
         let start = task::clock_ns();
         let end = |usec: u32| start.saturating_add(u64::from(usec).saturating_mul(1000));
@@ -67,7 +78,7 @@ impl Spin {
         let slept = sleep();
         self.short
             .store(task::clock_ns() < end(patience.if_short), Relaxed);
-        slept
+        slept.map(|_| ())
     }
 }
 

@@ -419,7 +419,7 @@ pub(crate) fn wait_space(sk: &AnySock, conn: &Connection, want: u32, timeo: &mut
         || look(conn, want),
         || {
             conn.counters.tx_waits.add(1, Relaxed);
-            sk.wait(timeo, ready)
+            sk.wait(timeo, ready).map(|()| true)
         },
     )
 }

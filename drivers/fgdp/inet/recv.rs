@@ -35,6 +35,9 @@ pub(super) fn recv(
         copied: 0,
         timeo: sk.rcvtimeo(flags & MSG_DONTWAIT != 0),
     };
+    if call.expects_sleep(len) {
+        call.wait_data()?;
+    }
     // As TCP, a call for no bytes waits for some all the same.
     loop {
         match call.step(msg, len - call.copied) {
@@ -213,12 +216,32 @@ impl Call<'_> {
             }
             return Ok(Step::Over(0));
         }
-        // Whatever the wait ends with, the next step sees it.
-        let sk = self.sk;
-        rx::wait_data(sk, conn, at, &mut self.timeo, |proto| {
-            proto.rx_leaves_ring(sk.copied_seq(), sk.rcv_nxt())
-        })?;
+        self.wait_data()
+    }
+
+    /// Waits for more from the ring, or until the next byte comes from elsewhere. The next look sees
+    /// what it is.
+    fn wait_data(&mut self) -> Result<Step> {
+        if let Some(conn) = self.path.conn() {
+            let sk = self.sk;
+            rx::wait_data(sk, conn, self.at(), &mut self.timeo, |proto| {
+                let seqs = sk.seqs();
+                !matches!(
+                    proto.rx_source_seen(seqs.copied, seqs.rcv_nxt),
+                    Source::Ring(_)
+                )
+            })?;
+        }
         Ok(Step::Got(0))
+    }
+
+    /// Whether there is probably nothing yet: the call before slept, and this one may.
+    fn expects_sleep(&self, len: usize) -> bool {
+        len > 0
+            && self.timeo != 0
+            && !self.is_peek()
+            && self.path.is_carried()
+            && self.path.conn().is_some_and(|conn| conn.rx_spin.sleeps())
     }
 
     fn wait(&mut self, ready: impl Fn(&Arc<Path>, &TcpSock) -> bool) -> Result<Step> {

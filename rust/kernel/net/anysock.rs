@@ -245,31 +245,53 @@ impl AnySock {
     /// # Errors
     ///
     /// `EAGAIN` when the time is over; `EINTR` or a restart when a signal came.
-    pub(crate) fn wait<T>(&self, timeo: &mut isize, ready: impl FnMut() -> Option<T>) -> Result<T> {
-        let second = kernel::time::msecs_to_jiffies(1000) as isize;
-        self.wait_in_steps(second, timeo, ready)
+    pub(crate) fn wait<T>(
+        &self,
+        timeo: &mut isize,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        loop {
+            let mut value = None;
+            self.sleep(timeo, || {
+                value = ready();
+                value.is_some()
+            })?;
+            if let Some(value) = value {
+                return Ok(value);
+            }
+        }
     }
 
-    /// As [`AnySock::wait`], for what this guest alone changes: `ready` runs again when it woke the
-    /// socket.
+    /// Unless `ready`, sleeps until the socket is woken, as [`AnySock::wait`] does; for who looks
+    /// then. Whether it slept.
     ///
     /// # Errors
     ///
     /// As those.
-    pub(crate) fn wait_here<T>(
-        &self,
-        timeo: &mut isize,
-        ready: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
-        self.wait_in_steps(isize::MAX, timeo, ready)
+    pub(crate) fn sleep(&self, timeo: &mut isize, ready: impl FnOnce() -> bool) -> Result<bool> {
+        let second = kernel::time::msecs_to_jiffies(1000) as isize;
+        self.sleep_step(second, timeo, ready)
     }
 
-    fn wait_in_steps<T>(
+    /// As [`AnySock::sleep`], for what this guest alone changes: until it wakes the socket.
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    pub(crate) fn sleep_here(
+        &self,
+        timeo: &mut isize,
+        ready: impl FnOnce() -> bool,
+    ) -> Result<bool> {
+        self.sleep_step(isize::MAX, timeo, ready)
+    }
+
+    fn sleep_step(
         &self,
         step: isize,
         timeo: &mut isize,
-        mut ready: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
+        ready: impl FnOnce() -> bool,
+    ) -> Result<bool> {
         let mut entry = MaybeUninit::<ffi::wait_queue_entry>::uninit();
         let entry = entry.as_mut_ptr();
         // SAFETY: The entry lives on this stack and leaves the queue before this function returns;
@@ -280,20 +302,17 @@ impl AnySock {
             ffi::add_wait_queue(queue, entry);
             queue
         };
-        let result = loop {
-            if let Some(value) = ready() {
-                break Ok(value);
-            }
-            if *timeo == 0 {
-                break Err(EAGAIN);
-            }
-            // SAFETY: No arguments that could be wrong.
-            if unsafe { ffi::fgdp_helper_signal_pending() } {
-                // SAFETY: As above.
-                break Err(Error::from_errno(unsafe {
-                    ffi::fgdp_helper_sock_intr_errno(*timeo)
-                }));
-            }
+        let result = if ready() {
+            Ok(false)
+        } else if *timeo == 0 {
+            Err(EAGAIN)
+        // SAFETY: No arguments that could be wrong.
+        } else if unsafe { ffi::fgdp_helper_signal_pending() } {
+            // SAFETY: As above.
+            Err(Error::from_errno(unsafe {
+                ffi::fgdp_helper_sock_intr_errno(*timeo)
+            }))
+        } else {
             let slice = (*timeo).min(step);
             // SAFETY: The entry is initialised and on the queue; TASK_INTERRUPTIBLE.
             let left =
@@ -301,6 +320,7 @@ impl AnySock {
             if *timeo != isize::MAX {
                 *timeo = timeo.saturating_sub(slice.saturating_sub(left)).max(0);
             }
+            Ok(true)
         };
         // SAFETY: The entry was added above.
         unsafe { ffi::remove_wait_queue(queue, entry) };
