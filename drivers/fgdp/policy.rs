@@ -25,7 +25,7 @@ pub(crate) const INET_MAX: i32 = 2;
 const RING_LIMITS: (i32, i32) = (16 << 10, 4 << 20);
 
 /// The largest ring of a socket that has not set `SO_SNDBUF`, in bytes: an extent. A larger one
-/// does not make a stream faster, a smaller one makes the sender wait more often.
+/// does not make a stream faster, a smaller one makes a sender that sleeps wait more often.
 const DEFAULT_RING: i32 = 2 << 20;
 
 /// The longest that `busy_poll` may be, in microseconds.

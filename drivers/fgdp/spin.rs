@@ -28,8 +28,8 @@ pub(crate) struct Patience {
 pub(crate) struct Spin {
     /// The last wait was short enough to be spent looking.
     short: Atomic<bool>,
-    /// Nobody looked, and the last wait was a sleep.
-    slept: Atomic<bool>,
+    /// So many waits in a row were sleeps.
+    sleeps: Atomic<u32>,
 }
 
 impl Spin {
@@ -37,14 +37,18 @@ impl Spin {
     pub(crate) fn new() -> Self {
         Self {
             short: Atomic::new(false),
-            slept: Atomic::new(false),
+            sleeps: Atomic::new(0),
         }
     }
 
-    /// Whether a wait is likely to be a sleep, as the last one was: to find that there is nothing
-    /// yet may then be left to it.
-    pub(crate) fn sleeps(&self) -> bool {
-        self.slept.load(Relaxed)
+    /// How many waits in a row were sleeps.
+    pub(crate) fn sleeps(&self) -> u32 {
+        self.sleeps.load(Relaxed)
+    }
+
+    /// What was learned does not hold any more.
+    pub(crate) fn forget(&self) {
+        self.sleeps.store(0, Relaxed);
     }
 
     /// Waits until `ready`: looks as long as `patience` says, then calls `sleep`, which says
@@ -60,7 +64,7 @@ impl Spin {
         sleep: impl FnOnce() -> Result<bool>,
     ) -> Result {
         if patience.always == 0 && patience.if_short == 0 {
-            self.slept.store(sleep()?, Relaxed);
+            self.count(sleep()?);
             return Ok(());
         }
         let start = task::clock_ns();
@@ -73,12 +77,22 @@ impl Spin {
             0
         };
         if usec != 0 && look(end(usec), &mut ready) {
+            self.count(false);
             return Ok(());
         }
         let slept = sleep();
         self.short
             .store(task::clock_ns() < end(patience.if_short), Relaxed);
-        slept.map(|_| ())
+        self.count(slept?);
+        Ok(())
+    }
+
+    fn count(&self, slept: bool) {
+        let sleeps = self.sleeps.load(Relaxed);
+        let now = if slept { sleeps.saturating_add(1) } else { 0 };
+        if now != sleeps {
+            self.sleeps.store(now, Relaxed);
+        }
     }
 }
 

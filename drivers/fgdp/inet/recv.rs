@@ -241,7 +241,10 @@ impl Call<'_> {
             && self.timeo != 0
             && !self.is_peek()
             && self.path.is_carried()
-            && self.path.conn().is_some_and(|conn| conn.rx_spin.sleeps())
+            && self
+                .path
+                .conn()
+                .is_some_and(|conn| conn.rx_spin.sleeps() > 0)
     }
 
     fn wait(&mut self, ready: impl Fn(&Arc<Path>, &TcpSock) -> bool) -> Result<Step> {
