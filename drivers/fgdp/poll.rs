@@ -98,16 +98,11 @@ fn has_space(proto: &mut Conn, view: &View<'_, SlotMem, GroupMem>) -> Result<boo
     Ok(size == 0 || proto.tx_room() >= enough || proto.arm_space(view, enough)?)
 }
 
-/// What is seen of a carried connection.
-struct Seen {
-    readable: bool,
-    writable: bool,
-    fin: bool,
-}
-
-/// Looks at a connection of which both directions go by rings, in one step, and asks to be woken.
-/// `None` if it is not so, or has just changed: then each direction is looked at by itself.
-fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
+/// The events of a TCP connection of which both directions go by rings and on, in one step; asks to
+/// be told of others. `None` if it is not so, or something has just changed: then each direction is
+/// looked at by itself. TCP has nothing to say of it.
+pub(crate) fn on_rings(path: &Path, sk: &TcpSock) -> Option<u32> {
+    let conn = path.conn().filter(|_| path.is_carried())?;
     let seqs = sk.seqs();
     let look = conn.carried(|proto, view, accepted| {
         // READY follows a change of the peer's flags, and is looked into: what was seen last is
@@ -115,18 +110,24 @@ fn on_rings(sk: &TcpSock, conn: &Connection) -> Option<Seen> {
         if !(proto.tx_on_ring() && proto.tx_goes_on(seqs.write)) {
             return Ok(None);
         }
-        let source = proto.rx_source(view, accepted, seqs.copied, seqs.rcv_nxt)?;
-        let Source::Ring(avail) = source else {
+        let avail = proto.rx_avail(view, accepted)?;
+        if !proto.rx_is_steady(seqs.copied, seqs.rcv_nxt) {
             return Ok(None);
-        };
-        let seen = Seen {
-            readable: is_enough(sk, proto, avail),
-            writable: has_space(proto, view)?,
-            fin: proto.rx_fin(),
-        };
-        Ok((!proto.arm_data(view)?).then_some(seen))
+        }
+        let mut mask = 0;
+        if is_enough(sk, proto, avail) {
+            mask |= READABLE;
+        }
+        if has_space(proto, view)? {
+            mask |= WRITABLE;
+        }
+        Ok((!proto.arm_data_seen(view)?).then_some(mask))
     });
-    look.ok().flatten()
+    let mask = look.ok().flatten()?;
+    if mask & WRITABLE == 0 {
+        conn.tx_short.store(true, Relaxed);
+    }
+    Some(mask)
 }
 
 /// The events of a TCP connection that may be carried: `mask` is TCP's view.
@@ -138,23 +139,6 @@ pub(crate) fn carried(path: ArcBorrow<'_, Path>, sk: &TcpSock, mut mask: u32) ->
         return mask;
     };
     let down = sk.shutdown_mask();
-    if down & SEND_SHUTDOWN == 0 {
-        if let Some(seen) = on_rings(sk, conn) {
-            mask &= !WRITABLE;
-            if seen.writable {
-                mask |= WRITABLE;
-            } else {
-                conn.tx_short.store(true, Relaxed);
-            }
-            if seen.readable || seen.fin {
-                mask |= READABLE;
-            }
-            if seen.fin {
-                mask |= EPOLLRDHUP;
-            }
-            return mask;
-        }
-    }
     match path.tx_path(sk) {
         TxPath::Tcp | TxPath::Back => {}
         TxPath::Ring if down & SEND_SHUTDOWN == 0 => {

@@ -150,6 +150,7 @@ int fgdp_helper_tcp_push(struct sock *sk, const void *from, size_t len);
 bool fgdp_helper_tcp_wants_inq(const struct sock *sk, const struct msghdr *msg);
 void fgdp_helper_tcp_put_inq(const struct sock *sk, struct msghdr *msg, u32 more, bool end);
 bool fgdp_helper_tcp_is_needed(const struct sock *sk);
+bool fgdp_helper_tcp_is_quiet(const struct sock *sk);
 int fgdp_helper_tcp_check_control(struct sock *sk, struct msghdr *msg);
 void fgdp_helper_sock_reset_at_close(struct sock *sk);
 void fgdp_helper_sk_wake_writers(struct sock *sk);

@@ -291,6 +291,19 @@ bool fgdp_helper_tcp_is_needed(const struct sock *sk)
 }
 
 /*
+ * True if tcp_poll() could only tell of data and space, called after sock_poll_wait(). Like there,
+ * the error is read last: pairs with tcp_done_with_error().
+ */
+bool fgdp_helper_tcp_is_quiet(const struct sock *sk)
+{
+	if (inet_sk_state_load(sk) != TCP_ESTABLISHED || READ_ONCE(sk->sk_shutdown) ||
+	    READ_ONCE(tcp_sk(sk)->urg_data))
+		return false;
+	smp_rmb();
+	return !READ_ONCE(sk->sk_err) && skb_queue_empty_lockless(&sk->sk_error_queue);
+}
+
+/*
  * TCP_ZEROCOPY_RECEIVE where nothing can be mapped: all @bytes that there are, or
  * their @end, are for recv().
  */

@@ -259,6 +259,10 @@ impl Hook for Inet {
         path.is_carried()
     }
 
+    fn poll_rings(path: ArcBorrow<'_, Path>, sk: &TcpSock) -> Option<u32> {
+        crate::poll::on_rings(&path, sk)
+    }
+
     fn poll(path: ArcBorrow<'_, Path>, sk: &TcpSock, mask: u32) -> u32 {
         crate::poll::carried(path, sk, mask)
     }

@@ -163,7 +163,7 @@ impl Path {
     }
 
     /// Whether both sides agreed to carry it, and still do.
-    pub(super) fn is_carried(&self) -> bool {
+    pub(crate) fn is_carried(&self) -> bool {
         self.is_agreed() && !self.is_plain()
     }
 

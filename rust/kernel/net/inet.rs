@@ -61,6 +61,8 @@ pub(crate) trait Hook: Send + Sync + Sized + 'static {
     fn may_carry(path: &Arc<Self::Path>) -> bool;
     /// Whether both sides agreed to carry it, and still do.
     fn is_carried(path: &Arc<Self::Path>) -> bool;
+    /// The poll mask, if rings carry both ways and TCP has nothing to say. Under RCU.
+    fn poll_rings(path: ArcBorrow<'_, Self::Path>, sk: &TcpSock) -> Option<u32>;
     /// The poll mask, of TCP's one. Under RCU.
     fn poll(path: ArcBorrow<'_, Self::Path>, sk: &TcpSock, mask: u32) -> u32;
     /// `SIOCINQ` and `SIOCOUTQ`, as bytes beside TCP's own.
@@ -543,10 +545,22 @@ unsafe extern "C" fn poll<H: Hook>(
     socket: *mut ffi::socket,
     wait: *mut ffi::poll_table_struct,
 ) -> ffi::__poll_t {
-    // SAFETY: TCP's own, with what it expects.
-    let mask = unsafe { ffi::tcp_poll(file, socket, wait) };
     // SAFETY: An attached socket has a `struct sock`.
     let sk = unsafe { (*socket).sk };
+    // SAFETY: The caller's; it comes before any look, so no wake-up after one is lost.
+    unsafe { ffi::fgdp_helper_sock_poll_wait(file, socket, wait) };
+    // SAFETY: A live TCP socket.
+    if unsafe { ffi::fgdp_helper_tcp_is_quiet(sk) } {
+        // SAFETY: As above.
+        let rings = with_path::<H, _>(sk, |path| {
+            H::poll_rings(path, unsafe { TcpSock::from_raw(sk) })
+        });
+        if let Some(mask) = rings.flatten() {
+            return mask;
+        }
+    }
+    // SAFETY: TCP's own, with what it expects; the caller waits already.
+    let mask = unsafe { ffi::tcp_poll(file, socket, null_mut()) };
     with_path::<H, _>(sk, |path| {
         // SAFETY: As above.
         H::poll(path, unsafe { TcpSock::from_raw(sk) }, mask)

@@ -63,6 +63,19 @@ impl Conn {
         if same && self.rx.version == version && !self.rx.got.wants() {
             return Ok(());
         }
+        self.observe_change(v, accepted, peer, (flags, tail, word, version))
+    }
+
+    /// Validates what the producer wrote, and takes it over. Out of the way of those
+    /// who look in vain.
+    #[inline(never)]
+    fn observe_change<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+        accepted: &impl Lent,
+        peer: u64,
+        (flags, tail, word, version): (u32, u32, u32, u32),
+    ) -> Result<(), Reason> {
         if self.rx.peer_tx & !flags != 0 || !self.tx_flags_ok(flags) {
             return self.fail(Reason::BadFlags);
         }
@@ -216,6 +229,22 @@ impl Conn {
         v: &View<'_, S, W>,
     ) -> Result<bool, Reason> {
         self.arm_tail(v, self.rx.tail)
+    }
+
+    /// As [`Conn::arm_data`], for who has just called [`Conn::rx_avail`]: if that was
+    /// asked for before, a change since the look is announced, and nobody looks again.
+    ///
+    /// # Errors
+    ///
+    /// The latched reason.
+    pub fn arm_data_seen<S: MemMut + ?Sized, W: Mem + ?Sized>(
+        &mut self,
+        v: &View<'_, S, W>,
+    ) -> Result<bool, Reason> {
+        if self.rx.event == Some(self.rx.tail) && self.rx.peer_tx & TX_BACK == 0 {
+            return Ok(false);
+        }
+        self.arm_data(v)
     }
 
     /// Like [`Conn::arm_data`], for at least `low` unread bytes (SO_RCVLOWAT).

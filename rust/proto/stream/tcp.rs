@@ -404,6 +404,14 @@ impl Conn {
         }
     }
 
+    /// True if the next byte comes by the ring, as far as is known, and neither side
+    /// has begun to end anything. Looks at no shared memory.
+    pub fn rx_is_steady(&self, copied_seq: u32, rcv_nxt: u32) -> bool {
+        let ended = self.rx.flags | (self.tx.flags & TX_RST) | (self.rx.peer_tx ^ TX_RING);
+        let carried = self.carried.as_ref();
+        carried.is_some_and(|c| ended == 0 && copied_seq == c.rx_seq && rcv_nxt == c.rx_seq)
+    }
+
     /// True if [`Conn::rx_source`] says [`Source::Stop`], as far as is known: the
     /// peer wants back to TCP, or did not wait for that. Looks at no shared memory.
     pub fn rx_leaves_ring(&self, copied_seq: u32, rcv_nxt: u32) -> bool {

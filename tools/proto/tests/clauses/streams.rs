@@ -217,7 +217,7 @@ impl World<'_> {
                         let at = (end.read + u64::from(low)).max(seen + 1);
                         (end.conn.arm_data_low(&v, low).unwrap(), at)
                     }
-                    _ => (end.conn.arm_data(&v).unwrap(), seen + 1),
+                    _ => (end.conn.arm_data_seen(&v).unwrap(), seen + 1),
                 };
                 // Nothing happened between looking and arming.
                 assert!(!some);
