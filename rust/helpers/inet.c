@@ -290,15 +290,13 @@ bool fgdp_helper_tcp_is_needed(const struct sock *sk)
 	       READ_ONCE(sk->sk_peek_off) >= 0 || READ_ONCE(sk->sk_max_pacing_rate) != ~0UL;
 }
 
-/*
- * True if tcp_poll() could only tell of data and space, called after sock_poll_wait(). Like there,
- * the error is read last: pairs with tcp_done_with_error().
- */
+/* True if tcp_poll() could only tell of data and space, called after sock_poll_wait(). */
 bool fgdp_helper_tcp_is_quiet(const struct sock *sk)
 {
 	if (inet_sk_state_load(sk) != TCP_ESTABLISHED || READ_ONCE(sk->sk_shutdown) ||
 	    READ_ONCE(tcp_sk(sk)->urg_data))
 		return false;
+	/* Like there: pairs with smp_wmb() in tcp_done_with_error(). */
 	smp_rmb();
 	return !READ_ONCE(sk->sk_err) && skb_queue_empty_lockless(&sk->sk_error_queue);
 }
