@@ -551,8 +551,8 @@ unsafe extern "C" fn poll<H: Hook>(
     unsafe { ffi::fgdp_helper_sock_poll_wait(file, socket, wait) };
     // SAFETY: A live TCP socket.
     if unsafe { ffi::fgdp_helper_tcp_is_quiet(sk) } {
-        // SAFETY: As above.
         let rings = with_path::<H, _>(sk, |path| {
+            // SAFETY: As above.
             H::poll_rings(path, unsafe { TcpSock::from_raw(sk) })
         });
         if let Some(mask) = rings.flatten() {
